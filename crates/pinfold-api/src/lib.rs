@@ -1,0 +1,1 @@
+//! REST and WebSocket: parse, authenticate, call one service function, render.

@@ -1,0 +1,1 @@
+//! Principals, the operation table and grants. Pure: no I/O.

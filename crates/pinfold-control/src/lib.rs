@@ -1,0 +1,1 @@
+//! The operations: one function each, every one takes a grant.

@@ -1,0 +1,1 @@
+//! Workspace disks: btrfs, reflink and plain pools, snapshots, quotas.

@@ -1,0 +1,1 @@
+//! The only outgoing client: parse, resolve, classify, dial what was checked.

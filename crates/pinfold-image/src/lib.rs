@@ -1,0 +1,1 @@
+//! Images: layers, OCI, Debian, the host view, templates.

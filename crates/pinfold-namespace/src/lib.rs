@@ -1,0 +1,1 @@
+//! Backend: namespaces, overlay, Landlock, seccomp, cgroups.

@@ -1,0 +1,1 @@
+//! The workspaces of one machine: lifecycle, images, pool, recovery.

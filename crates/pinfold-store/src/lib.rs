@@ -1,0 +1,1 @@
+//! State in SQLite: migrations, group commit.

@@ -1,0 +1,1 @@
+//! The only unsafe code: thin, checked wrappers over the kernel.

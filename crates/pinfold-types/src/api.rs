@@ -1,0 +1,260 @@
+//! Bodies of `/api/v1` that are not nouns of their own.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ExecId, SnapshotId, WorkspaceId, exec::TtySize, limits::LimitStatus};
+
+/// Most entries of one page.
+pub const MAX_PAGE: usize = 1000;
+
+/// A page of a list. `next` is passed back as `cursor` for the following page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// Entries.
+    pub items: Vec<T>,
+    /// Absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Query of a list.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PageQuery {
+    /// From an earlier page.
+    pub cursor: Option<String>,
+    /// 1 to [`MAX_PAGE`], default 100.
+    pub limit: Option<usize>,
+}
+
+/// Restores a workspace's disk from one of its snapshots, by id or name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreWorkspace {
+    /// Snapshot id or name.
+    pub snapshot: String,
+}
+
+/// Sends a signal to a command's process group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignalExec {
+    /// Number 1 to 64.
+    pub signal: i32,
+}
+
+/// Text messages from the client on an exec WebSocket. Standard input travels as binary
+/// messages, raw.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum ExecInput {
+    /// The terminal has a new size.
+    Resize {
+        /// New size.
+        size: TtySize,
+    },
+    /// A signal for the process group.
+    Signal {
+        /// Number 1 to 64.
+        signal: i32,
+    },
+    /// Standard input ends.
+    Eof,
+}
+
+/// Text messages from the server on an exec WebSocket. Output travels as binary messages: one
+/// byte, 1 for standard output and 2 for standard error, then the bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum ExecOutput {
+    /// The command runs. First message.
+    Started {
+        /// Handle for attach and signal.
+        exec_id: ExecId,
+        /// Workspace.
+        workspace: WorkspaceId,
+        /// Boot.
+        boot: u64,
+        /// Process id inside.
+        pid: i32,
+        /// Offset of the first output byte that follows, in the stream of both outputs together.
+        offset: u64,
+        /// Output before `offset` that the replay buffer no longer held.
+        lost_bytes: u64,
+    },
+    /// The command ended. Last message.
+    Exited {
+        /// How.
+        result: crate::exec::ExecResult,
+    },
+    /// The stream cannot go on. Last message.
+    Failed {
+        /// Why.
+        error: crate::Error,
+    },
+}
+
+/// A throw-away workspace and its one command: first message of the `/api/v1/run` WebSocket.
+/// The stream then is that of an exec; `exited` is sent after the workspace is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunRequest {
+    /// The workspace.
+    #[serde(default)]
+    pub workspace: crate::workspace::CreateWorkspace,
+    /// The command. Absent: the image's own.
+    #[serde(default)]
+    pub exec: Option<crate::exec::ExecSpec>,
+}
+
+/// Kinds of directory entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    /// Regular file.
+    File,
+    /// Directory.
+    Directory,
+    /// Symbolic link.
+    Symlink,
+    /// Named pipe.
+    Fifo,
+    /// Socket.
+    Socket,
+    /// Character or block device.
+    Device,
+}
+
+/// A file's facts, of the link itself where it is one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileInfo {
+    /// Last part of the path.
+    pub name: String,
+    /// Kind.
+    pub kind: FileKind,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// Permission bits, 0o7777.
+    pub mode: u32,
+    /// Owner inside.
+    pub uid: u32,
+    /// Group inside.
+    pub gid: u32,
+    /// Modified, milliseconds since the epoch.
+    pub modified_ms: i64,
+    /// Target, of a symbolic link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+/// A change below a watched path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WatchKind {
+    /// Appeared.
+    Created,
+    /// Content changed.
+    Modified,
+    /// Mode, owner or times changed.
+    Attributes,
+    /// Gone.
+    Removed,
+    /// Moved away or here.
+    Renamed,
+    /// Events were lost; look again.
+    Overflow,
+}
+
+/// One watch event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchEvent {
+    /// What happened.
+    pub kind: WatchKind,
+    /// Path relative to the watched one.
+    pub path: String,
+}
+
+/// A listening TCP port inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortInfo {
+    /// Port.
+    pub port: u16,
+    /// Address it listens on inside.
+    pub address: String,
+}
+
+/// The server about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerInfo {
+    /// Version of the program.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Home directory.
+    pub home: String,
+    /// Since when, milliseconds.
+    pub uptime_ms: u64,
+    /// Workspaces by state.
+    pub workspaces: std::collections::BTreeMap<String, u64>,
+}
+
+/// Whether something stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Stands.
+    Ok,
+    /// Works with less than the best; the text says what is missing.
+    Degraded,
+    /// Missing; workspaces that need it are refused.
+    Missing,
+}
+
+/// One line of `pinfold doctor`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Group: `isolation`, `limits`, `disk`, `images`, `server`.
+    pub area: String,
+    /// What was tried.
+    pub check: String,
+    /// Outcome.
+    pub verdict: Verdict,
+    /// What was seen, with numbers where cost is meant.
+    pub detail: String,
+    /// The command or change that mends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+/// What this machine can do for this user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoctorReport {
+    /// `root` or `user`.
+    pub mode: String,
+    /// All findings.
+    pub findings: Vec<Finding>,
+    /// Every limit, with what enforces it here.
+    pub limits: Vec<LimitStatus>,
+}
+
+/// What recovery did, one action a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryAction {
+    /// Kind of object: `workspace`, `snapshot`, `disk`, `cgroup`, `mount`, `image`.
+    pub kind: String,
+    /// Its id or path.
+    pub object: String,
+    /// What was done: `adopted`, `finished`, `undone`, `reclaimed`, `marked stopped`.
+    pub action: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Removing a snapshot or image answers with what it freed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Snapshots removed.
+    pub snapshots: Vec<SnapshotId>,
+    /// Bytes freed, as far as known.
+    pub freed_bytes: u64,
+}

@@ -1,0 +1,245 @@
+//! The configuration file `config.toml` and its defaults. Unknown keys are errors (AX-18).
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, ErrorCode, ImageName, limits::ResourceLimits};
+
+/// The whole configuration. Read from `$PINFOLD_HOME/config.toml`; every key has a default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Workspaces' defaults and ceilings.
+    pub workspaces: WorkspacesConfig,
+    /// Where disks live.
+    pub pool: PoolConfig,
+    /// Images.
+    pub images: ImagesConfig,
+    /// The server process.
+    pub server: ServerConfig,
+}
+
+/// `[workspaces]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkspacesConfig {
+    /// Image used when a request names none.
+    pub default_image: ImageName,
+    /// Limits used when a request names none. What this machine cannot enforce is left out of
+    /// the profile, and shown as absent.
+    pub defaults: ResourceLimits,
+    /// Most that a request may ask for.
+    pub ceilings: ResourceLimits,
+    /// Most workspaces that exist at once.
+    pub max_count: u64,
+    /// Refuse the option `nested` to everyone.
+    pub forbid_nested: bool,
+    /// Refuse `allow_unlimited` to everyone.
+    pub forbid_unlimited: bool,
+    /// First host uid of the ranges given to workspaces (root mode only); ranges of 65536.
+    pub uid_base: u32,
+    /// How many ranges.
+    pub uid_ranges: u32,
+    /// How many disks are kept ready.
+    pub warm_disks: u32,
+}
+
+impl Default for WorkspacesConfig {
+    fn default() -> Self {
+        Self {
+            default_image: "host".parse().expect("a constant name"),
+            defaults: ResourceLimits {
+                memory_bytes: Some(4 << 30),
+                swap_bytes: Some(0),
+                cpu_millis: None,
+                cpu_weight: Some(100),
+                pids: Some(4096),
+                disk_bytes: Some(10 << 30),
+                disk_inodes: None,
+                open_files: Some(65_536),
+                output_bytes_per_second: None,
+            },
+            ceilings: ResourceLimits::default(),
+            max_count: 1000,
+            forbid_nested: false,
+            forbid_unlimited: false,
+            // 0x70000000: above the ranges that user records and container managers use by
+            // convention, below 2^31 (systemd's UIDS-GIDS page).
+            uid_base: 0x7000_0000,
+            uid_ranges: 4000,
+            warm_disks: 4,
+        }
+    }
+}
+
+/// How workspace disks are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PoolKind {
+    /// The best that this machine and user allow.
+    #[default]
+    Auto,
+    /// A btrfs filesystem that is mounted already, at `path`.
+    Btrfs,
+    /// A btrfs filesystem in a file that Pinfold makes and mounts.
+    BtrfsLoop,
+    /// A filesystem with reflinks and project quotas (XFS), at `path`.
+    Reflink,
+    /// Directories on any filesystem; forks copy.
+    Plain,
+}
+
+/// `[pool]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolConfig {
+    /// Kind.
+    pub kind: PoolKind,
+    /// Directory; default `$PINFOLD_HOME/pool`.
+    pub path: Option<PathBuf>,
+    /// Size of the loop file, sparse. Default: half of the free space, at most 1 TiB.
+    pub loop_bytes: Option<u64>,
+    /// Creation is refused below this many free bytes.
+    pub min_free_bytes: u64,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self { kind: PoolKind::Auto, path: None, loop_bytes: None, min_free_bytes: 512 << 20 }
+    }
+}
+
+/// `[images]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImagesConfig {
+    /// Registries allowed although their address is private or they speak plain HTTP, by exact
+    /// `host:port`.
+    pub registries: BTreeMap<String, RegistryConfig>,
+    /// Debian mirror for `image import debian:…`.
+    pub debian_mirror: Option<String>,
+    /// Most unpacked bytes of one image.
+    pub max_image_bytes: u64,
+    /// Most files of one image.
+    pub max_image_files: u64,
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self {
+            registries: BTreeMap::new(),
+            debian_mirror: None,
+            max_image_bytes: 64 << 30,
+            max_image_files: 5_000_000,
+        }
+    }
+}
+
+/// One registry named by the operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistryConfig {
+    /// Allow this host although it resolves to a private or loopback address.
+    pub allow_private: bool,
+    /// Speak HTTP without TLS.
+    pub plain_http: bool,
+    /// Extra root certificate, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// User name for basic authentication.
+    pub username: Option<String>,
+    /// `env:NAME`, `file:PATH` or `cmd:COMMAND`; a plain value is refused (AUTH-11).
+    pub password: Option<String>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// A server that a command started by itself leaves after this long without work.
+    pub idle_exit_ms: u64,
+    /// Log filter, in the syntax of tracing-subscriber's `EnvFilter`.
+    pub log: String,
+    /// `text` or `json`.
+    pub log_format: LogFormat,
+    /// Most connections at once.
+    pub max_connections: u32,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            idle_exit_ms: 60_000,
+            log: "info".into(),
+            log_format: LogFormat::Text,
+            max_connections: 4096,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl Config {
+    /// Reads the text of a configuration file.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let config: Self = toml::from_str(text).map_err(|err| {
+            Error::new(
+                ErrorCode::InvalidArgument,
+                format!("the configuration is not valid: {}", err.to_string().trim_end()),
+            )
+            .hint("docs/configuration.md lists every key")
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.workspaces.defaults.check()?;
+        self.workspaces.ceilings.check()?;
+        let bad = |why: &str| Err(Error::new(ErrorCode::InvalidArgument, why));
+        let end = u64::from(self.workspaces.uid_base)
+            + u64::from(self.workspaces.uid_ranges) * 65_536;
+        if self.workspaces.uid_base < 65_536 || end > u64::from(u32::MAX) {
+            return bad("workspaces.uid_base and uid_ranges must lie between 65536 and 2^32");
+        }
+        if self.workspaces.uid_ranges == 0 || self.workspaces.max_count == 0 {
+            return bad("workspaces.uid_ranges and workspaces.max_count must be at least 1");
+        }
+        for (host, registry) in &self.images.registries {
+            if let Some(password) = &registry.password
+                && !["env:", "file:", "cmd:"].iter().any(|kind| password.starts_with(kind))
+            {
+                return Err(Error::new(
+                    ErrorCode::InvalidArgument,
+                    format!("images.registries.{host:?}.password must not be a plain value"),
+                )
+                .hint("write env:NAME, file:PATH or cmd:COMMAND"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_and_plain_secrets_are_errors() {
+        assert_eq!(Config::parse("").expect("empty is fine"), Config::default());
+        assert!(Config::parse("[pool]\nsize = 1").is_err());
+        assert!(Config::parse("[workspaces]\nuid_base = 0").is_err());
+        let plain = "[images.registries.\"r.example:5000\"]\npassword = \"hunter2\"";
+        let refused = Config::parse(plain).expect_err("a plain secret");
+        assert!(!refused.message.contains("hunter2"));
+    }
+}

@@ -1,0 +1,31 @@
+//! The words Pinfold uses: ids, names, sizes, limits, errors, states, requests and replies.
+//!
+//! Everything here is pure data with its rules. Nothing opens a file, reads a clock or
+//! touches the network, so every other room may use it and every rule can be tested as a table.
+//!
+//! ```
+//! use pinfold_types::{WorkspaceName, Error};
+//! assert!("fix-42".parse::<WorkspaceName>().is_ok());
+//! let refused: Error = "../etc".parse::<WorkspaceName>().unwrap_err();
+//! assert_eq!(refused.code.as_str(), "invalid_name");
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod config;
+pub mod error;
+pub mod exec;
+pub mod id;
+pub mod image;
+pub mod limits;
+pub mod name;
+pub mod size;
+pub mod snapshot;
+pub mod state;
+pub mod workspace;
+
+pub use error::{Error, ErrorCode, Result};
+pub use id::{ExecId, ImageId, LayerId, PrincipalId, RequestId, SnapshotId, WorkspaceId};
+pub use name::{ImageName, SnapshotName, WorkspaceName};
+pub use size::ByteSize;
+pub use state::{WorkspaceEvent, WorkspaceState};

@@ -1,0 +1,2 @@
+//! Pinfold.
+fn main() {}
