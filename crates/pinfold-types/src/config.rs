@@ -206,8 +206,8 @@ impl Config {
         self.workspaces.defaults.check()?;
         self.workspaces.ceilings.check()?;
         let bad = |why: &str| Err(Error::new(ErrorCode::InvalidArgument, why));
-        let end = u64::from(self.workspaces.uid_base)
-            + u64::from(self.workspaces.uid_ranges) * 65_536;
+        let end =
+            u64::from(self.workspaces.uid_base) + u64::from(self.workspaces.uid_ranges) * 65_536;
         if self.workspaces.uid_base < 65_536 || end > u64::from(u32::MAX) {
             return bad("workspaces.uid_base and uid_ranges must lie between 65536 and 2^32");
         }

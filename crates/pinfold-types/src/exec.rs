@@ -74,8 +74,7 @@ impl ExecSpec {
     /// Refuses what no workspace could run: NUL bytes, too many or too long arguments,
     /// environment names that are malformed or on the block-list, wild sizes.
     pub fn check(&self) -> Result<(), Error> {
-        let refuse =
-            |why: String| Err(Error::new(ErrorCode::InvalidArgument, why));
+        let refuse = |why: String| Err(Error::new(ErrorCode::InvalidArgument, why));
         let words: Vec<&str> = match &self.command {
             Command::Argv(words) => words.iter().map(String::as_str).collect(),
             Command::Shell(line) => vec![line.as_str()],
@@ -107,10 +106,7 @@ impl ExecSpec {
             check_tty(size)?;
         }
         if self.timeout_ms.is_some_and(|ms| ms == 0 || ms > limits::MAX_TIMEOUT_MS) {
-            return refuse(format!(
-                "timeout_ms must be 1 to {} (30 days)",
-                limits::MAX_TIMEOUT_MS
-            ));
+            return refuse(format!("timeout_ms must be 1 to {} (30 days)", limits::MAX_TIMEOUT_MS));
         }
         Ok(())
     }
@@ -132,8 +128,11 @@ pub fn check_tty(size: TtySize) -> Result<(), Error> {
 /// inside the workspace's own root, so it needs no rule here.
 pub fn check_path(path: &str) -> Result<(), Error> {
     let refuse = |why: &str| {
-        Err(Error::new(ErrorCode::InvalidPath, format!("{:?} is not a usable path: {why}", excerpt(path)))
-            .hint("give an absolute path inside the workspace"))
+        Err(Error::new(
+            ErrorCode::InvalidPath,
+            format!("{:?} is not a usable path: {why}", excerpt(path)),
+        )
+        .hint("give an absolute path inside the workspace"))
     };
     match path {
         "" => refuse("it is empty"),

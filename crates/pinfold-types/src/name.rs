@@ -122,7 +122,9 @@ fn check_image(kind: &str, text: &str) -> Result<(), Error> {
             || !tag.bytes().all(fine)
             || tag.starts_with(['.', '-'])
         {
-            return refuse("its tag must be 1 to 128 of A-Z a-z 0-9 . _ - and not start with . or -");
+            return refuse(
+                "its tag must be 1 to 128 of A-Z a-z 0-9 . _ - and not start with . or -",
+            );
         }
     }
     for (place, part) in path.split('/').enumerate() {
@@ -140,9 +142,7 @@ fn check_image(kind: &str, text: &str) -> Result<(), Error> {
             None => part,
         };
         let bytes = body.as_bytes();
-        let edge = |b: Option<&u8>| {
-            b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-        };
+        let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         if !edge(bytes.first()) || !edge(bytes.last()) {
             return refuse("each part must start and end with a lower-case letter or digit");
         }
@@ -169,8 +169,21 @@ mod tests {
             assert!(good.parse::<WorkspaceName>().is_ok(), "{good}");
         }
         for bad in [
-            "", ".", "..", "-a", "_a", ".a", "a/b", "a b", "a\0", "é", "a\n", "../x", "ws_1",
-            "snap_a", &"x".repeat(64),
+            "",
+            ".",
+            "..",
+            "-a",
+            "_a",
+            ".a",
+            "a/b",
+            "a b",
+            "a\0",
+            "é",
+            "a\n",
+            "../x",
+            "ws_1",
+            "snap_a",
+            &"x".repeat(64),
         ] {
             let refused = bad.parse::<WorkspaceName>().expect_err(bad);
             assert_eq!(refused.code, ErrorCode::InvalidName, "{bad:?}");
@@ -186,8 +199,22 @@ mod tests {
             assert!(good.parse::<ImageName>().is_ok(), "{good}");
         }
         for bad in [
-            "", ":", "a:", ":a", "A", "a//b", "/a", "a/", "a:b:c", "../a", "a/..", "a:.x", "a b",
-            "img_x", "a:5000x/b", "a\0b",
+            "",
+            ":",
+            "a:",
+            ":a",
+            "A",
+            "a//b",
+            "/a",
+            "a/",
+            "a:b:c",
+            "../a",
+            "a/..",
+            "a:.x",
+            "a b",
+            "img_x",
+            "a:5000x/b",
+            "a\0b",
         ] {
             assert!(bad.parse::<ImageName>().is_err(), "{bad:?}");
         }

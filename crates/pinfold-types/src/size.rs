@@ -42,15 +42,11 @@ impl FromStr for ByteSize {
             )
             .hint("write a number and a unit: 512MiB, 2G, 1.5GB")
         };
-        let digits = text
-            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-            .unwrap_or(text.len());
+        let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let unit = unit.trim_start().to_ascii_lowercase();
-        let (_, factor) = UNITS
-            .iter()
-            .find(|(name, _)| *name == unit)
-            .ok_or_else(|| refuse("unknown unit"))?;
+        let (_, factor) =
+            UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(|| refuse("unknown unit"))?;
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if whole.is_empty() || (number.contains('.') && fraction.is_empty()) || fraction.len() > 6 {
             return Err(refuse("it needs a number"));

@@ -76,9 +76,8 @@ impl WorkspaceState {
         use WorkspaceEvent as E;
         use WorkspaceState as S;
         Ok(match (self, event) {
-            (S::Creating, E::DiskReady) | (S::Starting | S::Running | S::Paused | S::Stopping, E::GuestGone) => {
-                S::Stopped
-            }
+            (S::Creating, E::DiskReady)
+            | (S::Starting | S::Running | S::Paused | S::Stopping, E::GuestGone) => S::Stopped,
             (S::Creating | S::Stopped, E::Start) => S::Starting,
             (S::Starting, E::GuestReady) | (S::Paused, E::Resume) => S::Running,
             (S::Running, E::Pause) => S::Paused,
