@@ -1,1 +1,7 @@
-//! The only unsafe code: thin, checked wrappers over the kernel.
+//! The only unsafe code of Pinfold: thin, checked wrappers over the kernel.
+//!
+//! Each module wraps one facility that no well-kept crate wraps safely. Every unsafe block names
+//! the invariant that makes it sound. Nothing here decides anything: policy lives above.
+#![allow(unsafe_code)]
+#![deny(clippy::undocumented_unsafe_blocks)]
+
