@@ -1,0 +1,207 @@
+//! The door of the room.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use pinfold_types::{Error, Result, SnapshotId, WorkspaceId, WorkspaceName};
+use sqlx::SqlitePool;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    Change, Event, EventRow, SnapshotRow, StoreError, WorkspaceRow, connect, read,
+    writer::{self, Checkpoints, Job, MAX_QUEUE},
+};
+
+/// Most events that one call of [`Store::events`] returns.
+pub const MAX_EVENTS_PAGE: u32 = 1000;
+
+/// The state of one home. Cheap to clone; the last clone's end closes it.
+///
+/// Writes return when they are on the disk. Dropping a write's future does not undo it. Reads see
+/// every write that was acknowledged before them.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: mpsc::Sender<Job>,
+    readers: SqlitePool,
+    path: PathBuf,
+    created: bool,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.inner.path).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the database, or makes it when nothing is there, and brings its schema up to date.
+    ///
+    /// The directory must be 0700 and the files 0600, all the caller's own. Whoever opens holds
+    /// the home's lock: two writers would wait for each other.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let opened = connect::open(path).await?;
+        let (queue, jobs) = mpsc::channel(MAX_QUEUE);
+        let checkpoints = Arc::new(Checkpoints::default());
+        tokio::spawn(writer::run_checkpoints(opened.checkpointer, Arc::clone(&checkpoints)));
+        tokio::spawn(writer::run(opened.writer, jobs, checkpoints));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                queue,
+                readers: opened.readers,
+                path: path.to_owned(),
+                created: opened.created,
+            }),
+        })
+    }
+
+    /// Whether [`Store::open`] made the database: there was none.
+    ///
+    /// A home with disks and a new database has lost its state; reclaiming what no row names
+    /// would then remove everything.
+    pub fn created(&self) -> bool {
+        self.inner.created
+    }
+
+    /// Writes what waits, moves the log into the main file, and closes. Later calls fail.
+    pub async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        // Readers first: the last connection to close tidies the log away.
+        self.inner.readers.close().await;
+        let job = Job { changes: Vec::new(), reply: Some(reply), close: true };
+        if self.inner.queue.send(job).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    /// Makes all changes, or none, and returns when they are on the disk.
+    pub async fn apply(&self, changes: Vec<Change>) -> Result<()> {
+        let (reply, done) = oneshot::channel();
+        let job = Job { changes, reply: Some(reply), close: false };
+        self.inner.queue.send(job).await.map_err(|_| StoreError::Closed)?;
+        done.await.map_err(|_| Error::from(StoreError::Closed))?
+    }
+
+    /// Queues changes in order with all others, and returns before they are on the disk: they
+    /// ride with the next commit, at most some 20 ms later, and a crash in between forgets them.
+    /// For what recovery can find out again.
+    ///
+    /// Reads do not see them until then. A failure is logged, not returned.
+    pub async fn apply_relaxed(&self, changes: Vec<Change>) -> Result<()> {
+        let job = Job { changes, reply: None, close: false };
+        self.inner.queue.send(job).await.map_err(|_| StoreError::Closed.into())
+    }
+
+    /// Returns when everything queued before is on the disk.
+    pub async fn flush(&self) -> Result<()> {
+        self.apply(Vec::new()).await
+    }
+
+    /// Adds a workspace; `already_exists` when its name is taken.
+    pub async fn insert_workspace(&self, row: &WorkspaceRow) -> Result<()> {
+        self.apply(vec![Change::InsertWorkspace(Box::new(row.clone()))]).await
+    }
+
+    /// Replaces a workspace's columns; `not_found` when it is not there, `already_exists` when
+    /// its new name is taken.
+    pub async fn update_workspace(&self, row: &WorkspaceRow) -> Result<()> {
+        self.apply(vec![Change::UpdateWorkspace(Box::new(row.clone()))]).await
+    }
+
+    /// The same without waiting: see [`Store::apply_relaxed`].
+    pub async fn update_workspace_relaxed(&self, row: &WorkspaceRow) -> Result<()> {
+        self.apply_relaxed(vec![Change::UpdateWorkspace(Box::new(row.clone()))]).await
+    }
+
+    /// Notes activity without waiting: see [`Store::apply_relaxed`].
+    pub async fn touch_workspace(&self, id: WorkspaceId, at: Timestamp) -> Result<()> {
+        self.apply_relaxed(vec![Change::TouchWorkspace { id, at }]).await
+    }
+
+    /// Removes a workspace; fine when it is gone.
+    pub async fn delete_workspace(&self, id: WorkspaceId) -> Result<()> {
+        self.apply(vec![Change::DeleteWorkspace(id)]).await
+    }
+
+    /// One workspace by id.
+    pub async fn workspace(&self, id: WorkspaceId) -> Result<Option<WorkspaceRow>> {
+        let by = "SELECT * FROM workspaces WHERE id = $1";
+        Ok(read::workspace_by(&self.inner.readers, by, id.to_string()).await?)
+    }
+
+    /// The workspace that has this name now.
+    pub async fn workspace_named(&self, name: &WorkspaceName) -> Result<Option<WorkspaceRow>> {
+        let by = "SELECT * FROM workspaces WHERE name = $1 AND state <> 'destroyed'";
+        Ok(read::workspace_by(&self.inner.readers, by, name.to_string()).await?)
+    }
+
+    /// All workspaces, oldest first.
+    pub async fn workspaces(&self) -> Result<Vec<WorkspaceRow>> {
+        Ok(read::workspaces(&self.inner.readers).await?)
+    }
+
+    /// Adds a snapshot; `already_exists` when its workspace has one of that name.
+    pub async fn insert_snapshot(&self, row: &SnapshotRow) -> Result<()> {
+        self.apply(vec![Change::InsertSnapshot(Box::new(row.clone()))]).await
+    }
+
+    /// Replaces a snapshot's columns; `not_found` when it is not there.
+    pub async fn update_snapshot(&self, row: &SnapshotRow) -> Result<()> {
+        self.apply(vec![Change::UpdateSnapshot(Box::new(row.clone()))]).await
+    }
+
+    /// Removes a snapshot; fine when it is gone.
+    pub async fn delete_snapshot(&self, id: SnapshotId) -> Result<()> {
+        self.apply(vec![Change::DeleteSnapshot(id)]).await
+    }
+
+    /// One snapshot by id.
+    pub async fn snapshot(&self, id: SnapshotId) -> Result<Option<SnapshotRow>> {
+        Ok(read::snapshot_by_id(&self.inner.readers, id.to_string()).await?)
+    }
+
+    /// All snapshots, or those of one workspace, oldest first.
+    pub async fn snapshots(&self, of: Option<WorkspaceId>) -> Result<Vec<SnapshotRow>> {
+        Ok(read::snapshots(&self.inner.readers, of.map(|id| id.to_string())).await?)
+    }
+
+    /// Records what happened, and returns when that is on the disk.
+    pub async fn append_event(&self, event: Event) -> Result<()> {
+        self.apply(vec![Change::AppendEvent(Box::new(event))]).await
+    }
+
+    /// Records what happened with the next commit: see [`Store::apply_relaxed`].
+    pub async fn append_event_relaxed(&self, event: Event) -> Result<()> {
+        self.apply_relaxed(vec![Change::AppendEvent(Box::new(event))]).await
+    }
+
+    /// Events after a position, oldest first, of one object or of all; at most
+    /// [`MAX_EVENTS_PAGE`].
+    pub async fn events(
+        &self,
+        object: Option<&str>,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<EventRow>> {
+        let limit = limit.min(MAX_EVENTS_PAGE);
+        Ok(read::events(&self.inner.readers, object.map(str::to_owned), after, limit).await?)
+    }
+
+    /// A small fact about the home.
+    pub async fn meta(&self, key: &str) -> Result<Option<String>> {
+        Ok(read::meta(&self.inner.readers, key).await?)
+    }
+
+    /// Sets a small fact about the home.
+    pub async fn set_meta(&self, key: &'static str, value: impl Into<String>) -> Result<()> {
+        self.apply(vec![Change::SetMeta { key, value: value.into() }]).await
+    }
+}
