@@ -1,1 +1,20 @@
-//! Images: layers, OCI, Debian, the host view, templates.
+//! Images: where a workspace's root filesystem comes from.
+//!
+//! An image is a list of immutable layers and a small record. Layers are directory trees named
+//! by the SHA-256 of their uncompressed tar; records are JSON files. Both appear by one rename,
+//! so a crash at any instant leaves either the old state or the new one, and what was half done
+//! lies in `partial/`, which opening the store empties.
+//!
+//! What this room refuses: to trust an archive. Everything unpacked is confined beneath its
+//! layer by the kernel, bounded in bytes, files, depth and ratio, and checked against its digest.
+//! Nothing is fetched except through `pinfold-egress`.
+#![forbid(unsafe_code)]
+
+mod error;
+mod files;
+mod host;
+mod layer;
+mod store;
+
+pub use error::ImageError;
+pub use store::ImageStore;
