@@ -38,6 +38,10 @@ pub struct WorkspaceSpec {
     pub idle_ms: Option<u64>,
     /// Walls of the present boot.
     pub walls: Option<Walls>,
+    /// A throw-away workspace of `run`: it ends with its command or its client.
+    pub ephemeral: bool,
+    /// How many variables its environment was given; the values are not recorded.
+    pub env_count: u64,
 }
 
 /// A workspace as recorded. Times are kept to the millisecond.
@@ -45,7 +49,7 @@ pub struct WorkspaceSpec {
 pub struct WorkspaceRow {
     /// Id.
     pub id: WorkspaceId,
-    /// Name: unique among rows that are not destroyed.
+    /// Name: unique among rows that are neither destroyed nor being destroyed.
     pub name: WorkspaceName,
     /// State.
     pub state: WorkspaceState,

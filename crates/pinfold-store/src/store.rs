@@ -94,10 +94,12 @@ impl Store {
     /// ride with the next commit, at most some 20 ms later, and a crash in between forgets them.
     /// For what recovery can find out again.
     ///
-    /// Reads do not see them until then. A failure is logged, not returned.
-    pub async fn apply_relaxed(&self, changes: Vec<Change>) -> Result<()> {
+    /// Reads do not see them until then. A failure, a full queue included, is logged.
+    pub fn apply_relaxed(&self, changes: Vec<Change>) {
         let job = Job { changes, reply: None, close: false };
-        self.inner.queue.send(job).await.map_err(|_| StoreError::Closed.into())
+        if let Err(err) = self.inner.queue.try_send(job) {
+            tracing::error!(%err, "a state change that nobody waits for was lost");
+        }
     }
 
     /// Returns when everything queued before is on the disk.
@@ -117,13 +119,13 @@ impl Store {
     }
 
     /// The same without waiting: see [`Store::apply_relaxed`].
-    pub async fn update_workspace_relaxed(&self, row: &WorkspaceRow) -> Result<()> {
-        self.apply_relaxed(vec![Change::UpdateWorkspace(Box::new(row.clone()))]).await
+    pub fn update_workspace_relaxed(&self, row: &WorkspaceRow) {
+        self.apply_relaxed(vec![Change::UpdateWorkspace(Box::new(row.clone()))]);
     }
 
     /// Notes activity without waiting: see [`Store::apply_relaxed`].
-    pub async fn touch_workspace(&self, id: WorkspaceId, at: Timestamp) -> Result<()> {
-        self.apply_relaxed(vec![Change::TouchWorkspace { id, at }]).await
+    pub fn touch_workspace(&self, id: WorkspaceId, at: Timestamp) {
+        self.apply_relaxed(vec![Change::TouchWorkspace { id, at }]);
     }
 
     /// Removes a workspace; fine when it is gone.
@@ -139,7 +141,8 @@ impl Store {
 
     /// The workspace that has this name now.
     pub async fn workspace_named(&self, name: &WorkspaceName) -> Result<Option<WorkspaceRow>> {
-        let by = "SELECT * FROM workspaces WHERE name = $1 AND state <> 'destroyed'";
+        let by = "SELECT * FROM workspaces WHERE name = $1 \
+            AND state NOT IN ('destroying', 'destroyed')";
         Ok(read::workspace_by(&self.inner.readers, by, name.to_string()).await?)
     }
 
@@ -179,8 +182,8 @@ impl Store {
     }
 
     /// Records what happened with the next commit: see [`Store::apply_relaxed`].
-    pub async fn append_event_relaxed(&self, event: Event) -> Result<()> {
-        self.apply_relaxed(vec![Change::AppendEvent(Box::new(event))]).await
+    pub fn append_event_relaxed(&self, event: Event) {
+        self.apply_relaxed(vec![Change::AppendEvent(Box::new(event))]);
     }
 
     /// Events after a position, oldest first, of one object or of all; at most

@@ -21,8 +21,8 @@ use tokio::{
 
 use crate::{Change, StoreError};
 
-/// Jobs that may wait; more wait for room.
-pub(crate) const MAX_QUEUE: usize = 1024;
+/// Jobs that may wait; more wait for room, or are refused when nobody waits for them.
+pub(crate) const MAX_QUEUE: usize = 4096;
 /// Most jobs of one transaction.
 const MAX_GROUP: usize = 256;
 /// Longest time that a relaxed job waits for company.

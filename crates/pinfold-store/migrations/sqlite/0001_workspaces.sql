@@ -21,8 +21,9 @@ CREATE TABLE workspaces (
     base_snapshot  TEXT
 );
 
--- A name belongs to one workspace until that is gone.
-CREATE UNIQUE INDEX workspaces_live_name ON workspaces (name) WHERE state <> 'destroyed';
+-- A name belongs to one workspace until that is destroyed; what is left of it may still be removed.
+CREATE UNIQUE INDEX workspaces_live_name ON workspaces (name)
+    WHERE state NOT IN ('destroying', 'destroyed');
 -- Two workspaces never share a range of host uids.
 CREATE UNIQUE INDEX workspaces_uid_slot ON workspaces (uid_slot) WHERE uid_slot IS NOT NULL;
 
