@@ -80,8 +80,11 @@ fn the_example_configuration_is_valid_and_says_the_defaults() {
 fn every_error_code_is_documented_with_its_status_and_exit_code() {
     let rows = rows(&page("exit-codes.md"));
     for code in ErrorCode::ALL {
-        let wanted =
-            [code.as_str().to_owned(), code.http_status().to_string(), code.exit_code().to_string()];
+        let wanted = [
+            code.as_str().to_owned(),
+            code.http_status().to_string(),
+            code.exit_code().to_string(),
+        ];
         assert!(
             rows.iter().any(|row| row.len() >= 3 && row[..3] == wanted),
             "docs/exit-codes.md has no row `{}`",

@@ -45,6 +45,11 @@ pub(crate) fn split(text: &str) -> Source {
         };
         at = end;
     }
+    // Both parts have every line, also the last one of a text that does not end in a line break.
+    if !text.ends_with('\n') {
+        code.push('\n');
+        comments.push('\n');
+    }
     Source { code, comments }
 }
 
