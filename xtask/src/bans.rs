@@ -69,13 +69,25 @@ const BANS: &[Ban] = &[
     Ban {
         words: &["TcpStream::connect", "TcpSocket", "UdpSocket"],
         within: Where::Product,
-        homes: &["crates/pinfold-egress/", "crates/pinfold-guest/", "bench/", "testkit/"],
+        homes: &[
+            "crates/pinfold-egress/",
+            "crates/pinfold-guest/",
+            "crates/pinfold-attack/",
+            "bench/",
+            "testkit/",
+        ],
         why: "one way out: pinfold-egress (the guest dials its own loopback)",
     },
     Ban {
         words: &["TcpListener"],
         within: Where::Product,
-        homes: &["bench/", "testkit/", "crates/pinfold/", "crates/pinfold-guest/"],
+        homes: &[
+            "bench/",
+            "testkit/",
+            "crates/pinfold/",
+            "crates/pinfold-guest/",
+            "crates/pinfold-attack/",
+        ],
         why: "the server listens on its unix socket only; ports are forwarded by the command line",
     },
     Ban {

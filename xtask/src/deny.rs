@@ -1,6 +1,6 @@
 //! `deny.toml`'s bans and licences, from cargo's metadata, for machines without cargo-deny.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 use serde::Deserialize;
@@ -33,10 +33,25 @@ struct Licenses {
 #[derive(Debug, Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
+    workspace_members: Vec<String>,
+    resolve: Resolve,
+}
+
+#[derive(Debug, Deserialize)]
+struct Resolve {
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Node {
+    id: String,
+    dependencies: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Package {
+    #[serde(default)]
+    id: String,
     name: String,
     version: String,
     license: Option<String>,
@@ -54,9 +69,25 @@ pub(crate) fn check(repo: &Repo) -> anyhow::Result<Vec<Problem>> {
         "--filter-platform",
         "x86_64-unknown-linux-gnu",
     ];
-    let metadata: Metadata = serde_json::from_slice(&repo.output("cargo", &words)?)
+    let mut metadata: Metadata = serde_json::from_slice(&repo.output("cargo", &words)?)
         .context("cargo metadata is not what it was")?;
+    // The list also holds crates that the lock file knows and no feature reaches.
+    let reached = reached(&metadata.workspace_members, &metadata.resolve.nodes);
+    metadata.packages.retain(|package| reached.contains(&package.id));
     Ok(judge(&rules, &metadata.packages))
+}
+
+fn reached(members: &[String], nodes: &[Node]) -> BTreeSet<String> {
+    let edges: BTreeMap<&str, &[String]> =
+        nodes.iter().map(|node| (node.id.as_str(), node.dependencies.as_slice())).collect();
+    let mut open: Vec<&str> = members.iter().map(String::as_str).collect();
+    let mut reached = BTreeSet::new();
+    while let Some(id) = open.pop() {
+        if reached.insert(id.to_owned()) {
+            open.extend(edges.get(id).copied().unwrap_or_default().iter().map(String::as_str));
+        }
+    }
+    reached
 }
 
 fn judge(rules: &Rules, packages: &[Package]) -> Vec<Problem> {
@@ -153,12 +184,23 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_reached_counts() {
+        let node = |id: &str, dependencies: &[&str]| Node {
+            id: id.into(),
+            dependencies: dependencies.iter().map(|d| (*d).to_owned()).collect(),
+        };
+        let nodes = [node("a", &["b"]), node("b", &["a"]), node("c", &[])];
+        assert_eq!(reached(&["a".into()], &nodes), ["a", "b"].map(str::to_owned).into());
+    }
+
+    #[test]
     fn banned_unlicensed_and_foreign_crates_are_found() {
         let rules = Rules {
             bans: Bans { deny: vec![Ban { name: "ring".into(), reason: "one provider".into() }] },
             licenses: Licenses { allow: allow() },
         };
         let package = |name: &str, license: Option<&str>, source: &str| Package {
+            id: name.into(),
             name: name.into(),
             version: "1.0.0".into(),
             license: license.map(Into::into),

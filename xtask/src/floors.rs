@@ -25,6 +25,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("pinfold-policy", 0),
     ("pinfold-proto", 0),
     ("pinfold-sys", 0),
+    // A program of its own, carried into workspaces; its catalogue is what `doctor` prints.
+    ("pinfold-attack", 0),
 ];
 
 /// Uses of a room on the same floor, each with its reason.
@@ -40,6 +42,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
 const ONLY: &[(&str, &[&str])] = &[
     ("pinfold-types", &[]),
     ("pinfold-sys", &[]),
+    ("pinfold-attack", &[]),
     ("pinfold-guest", &["pinfold-proto", "pinfold-types", "pinfold-sys"]),
     ("pinfold-api", &["pinfold-types", "pinfold-auth", "pinfold-control"]),
     ("pinfold-egress", &["pinfold-types", "pinfold-policy"]),
