@@ -1,0 +1,39 @@
+//! The proof that one call was allowed.
+
+use std::{fmt, marker::PhantomData};
+
+use crate::{ObjectRef, Operation, Principal};
+
+/// This principal may do operation `O` on this object, once.
+///
+/// Only [`crate::Authorizer::authorize`] makes one. It cannot be cloned, defaulted, parsed or
+/// converted into a grant of another operation; a service function consumes it, and acts on the
+/// object that it names.
+#[must_use = "a grant is for a call"]
+pub struct Grant<O: Operation> {
+    principal: Principal,
+    object: ObjectRef,
+    operation: PhantomData<fn() -> O>,
+}
+
+impl<O: Operation> Grant<O> {
+    pub(crate) const fn new(principal: Principal, object: ObjectRef) -> Self {
+        Self { principal, object, operation: PhantomData }
+    }
+
+    /// Who may.
+    pub const fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// On what.
+    pub const fn object(&self) -> &ObjectRef {
+        &self.object
+    }
+}
+
+impl<O: Operation> fmt::Debug for Grant<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Grant({} on {} by {})", O::INFO.name, self.object, self.principal.id())
+    }
+}

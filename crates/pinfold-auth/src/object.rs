@@ -1,0 +1,87 @@
+//! What an operation is done to.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Kinds of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectKind {
+    /// The server and its collections: lists, and what does not exist yet.
+    Server,
+    /// One workspace with everything in it: commands, files, ports.
+    Workspace,
+    /// One snapshot.
+    Snapshot,
+    /// One image.
+    Image,
+}
+
+impl ObjectKind {
+    /// The noun.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Workspace => "workspace",
+            Self::Snapshot => "snapshot",
+            Self::Image => "image",
+        }
+    }
+}
+
+/// One object: a kind, and the id or name by which the caller means it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectRef {
+    kind: ObjectKind,
+    reference: String,
+}
+
+impl ObjectRef {
+    /// The server.
+    pub const fn server() -> Self {
+        Self { kind: ObjectKind::Server, reference: String::new() }
+    }
+
+    /// A workspace, by id or name.
+    pub fn workspace(reference: impl Into<String>) -> Self {
+        Self { kind: ObjectKind::Workspace, reference: reference.into() }
+    }
+
+    /// A snapshot, by id or name.
+    pub fn snapshot(reference: impl Into<String>) -> Self {
+        Self { kind: ObjectKind::Snapshot, reference: reference.into() }
+    }
+
+    /// An image, by id or name.
+    pub fn image(reference: impl Into<String>) -> Self {
+        Self { kind: ObjectKind::Image, reference: reference.into() }
+    }
+
+    /// An object of `kind`; `reference` is ignored for the server.
+    pub fn of(kind: ObjectKind, reference: impl Into<String>) -> Self {
+        match kind {
+            ObjectKind::Server => Self::server(),
+            kind => Self { kind, reference: reference.into() },
+        }
+    }
+
+    /// Its kind.
+    pub const fn kind(&self) -> ObjectKind {
+        self.kind
+    }
+
+    /// Id or name; empty for the server.
+    pub fn reference(&self) -> &str {
+        &self.reference
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            ObjectKind::Server => f.write_str("server"),
+            kind => write!(f, "{} {}", kind.as_str(), self.reference),
+        }
+    }
+}
