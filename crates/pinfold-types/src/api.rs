@@ -254,7 +254,40 @@ pub struct RecoveryAction {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// Snapshots removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<SnapshotId>,
+    /// Images removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<crate::ImageId>,
     /// Bytes freed, as far as known.
     pub freed_bytes: u64,
+}
+
+/// One thing that happened, as recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventInfo {
+    /// Position; greater than every earlier one.
+    pub seq: i64,
+    /// When, RFC 3339 UTC.
+    pub at: jiff::Timestamp,
+    /// What: an operation's name, or what the server did by itself.
+    pub kind: String,
+    /// On what.
+    pub object: String,
+    /// By whom: a principal's id, or `server`.
+    pub principal: String,
+    /// The rest.
+    pub detail: serde_json::Value,
+}
+
+/// What `pinfold logs` shows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkspaceLogs {
+    /// What happened to it, oldest first; the newest [`MAX_PAGE`] of it.
+    pub events: Vec<EventInfo>,
+    /// The last output of its start-up command, lossy UTF-8.
+    pub output: String,
+    /// Bytes of output before that, which are no longer held.
+    pub lost_bytes: u64,
 }

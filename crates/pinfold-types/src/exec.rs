@@ -124,7 +124,7 @@ pub fn check_tty(size: TtySize) -> Result<(), Error> {
     ))
 }
 
-/// A path inside a workspace: absolute, no NUL, at most PATH_MAX. `..` is resolved by the kernel
+/// A path inside a workspace: absolute, no NUL, at most `PATH_MAX`. `..` is resolved by the kernel
 /// inside the workspace's own root, so it needs no rule here.
 pub fn check_path(path: &str) -> Result<(), Error> {
     let refuse = |why: &str| {

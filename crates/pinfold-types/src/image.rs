@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageId, ImageName};
+use crate::{Error, ErrorCode, ImageId, ImageName, name::excerpt};
+
+/// Most bytes of a file of steps.
+pub const MAX_STEPS_BYTES: usize = 1 << 20;
+/// Most Debian packages of one import.
+pub const MAX_PACKAGES: usize = 4096;
 
 /// Where an image came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,4 +113,180 @@ pub enum ImageProgress {
         /// Why.
         error: crate::Error,
     },
+}
+
+/// Fetches an image from a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PullImage {
+    /// Registry reference; the default registry is Docker's, the default tag `latest`.
+    pub image: ImageName,
+    /// Name here. Default: the reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<ImageName>,
+}
+
+/// What an imported file or directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImportFormat {
+    /// An OCI image layout: a directory, or a tar of one.
+    OciLayout,
+    /// What `docker save` writes.
+    DockerArchive,
+    /// A tar of a root filesystem, plain or compressed.
+    RootfsTar,
+    /// A directory that is a root filesystem.
+    Directory,
+}
+
+/// What an image is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "from", deny_unknown_fields)]
+pub enum ImportFrom {
+    /// A file or directory of the server's machine, readable by the server's user.
+    Path {
+        /// Absolute path on the host.
+        path: String,
+        /// What it is. Absent: found out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        format: Option<ImportFormat>,
+    },
+    /// The request's body, a tar.
+    Upload {
+        /// What it is. Absent: found out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        format: Option<ImportFormat>,
+    },
+    /// A Debian release, by mmdebstrap or debootstrap.
+    Debian {
+        /// Release code name.
+        suite: String,
+        /// Packages beyond the least.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        packages: Vec<String>,
+    },
+}
+
+/// Makes an image of something that is not one yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportImage {
+    /// Its name.
+    pub name: ImageName,
+    /// What it is made of.
+    pub source: ImportFrom,
+}
+
+/// Where the files that steps copy come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "from", deny_unknown_fields)]
+pub enum BuildContext {
+    /// Nothing is copied.
+    #[default]
+    Nothing,
+    /// A directory of the server's machine, readable by the server's user.
+    Path {
+        /// Absolute path on the host.
+        path: String,
+    },
+    /// The request's body, a tar of a directory.
+    Upload,
+}
+
+/// Makes an image from a file of steps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildImage {
+    /// Its name.
+    pub name: ImageName,
+    /// Text of the file of steps.
+    pub steps: String,
+    /// Files to copy from.
+    #[serde(default)]
+    pub context: BuildContext,
+    /// Run every step again, whatever the cache holds.
+    #[serde(default)]
+    pub no_cache: bool,
+}
+
+fn refuse(why: String) -> Result<(), Error> {
+    Err(Error::new(ErrorCode::InvalidArgument, why))
+}
+
+fn check_host_path(path: &str) -> Result<(), Error> {
+    if path.starts_with('/') && path.len() < 4096 && !path.contains('\0') {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::InvalidPath,
+        format!("{:?} is not an absolute path of at most 4095 bytes", excerpt(path)),
+    ))
+}
+
+/// Debian's rule for names of packages and releases (Debian Policy §5.6.1), with `=VERSION` and
+/// `:ARCH` left out.
+fn is_debian_name(text: &str) -> bool {
+    text.len() <= 128
+        && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && text.bytes().all(|b| {
+            b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.')
+        })
+}
+
+impl ImportImage {
+    /// Checks everything that needs no machine.
+    pub fn check(&self) -> Result<(), Error> {
+        match &self.source {
+            ImportFrom::Path { path, .. } => check_host_path(path),
+            ImportFrom::Upload { .. } => Ok(()),
+            ImportFrom::Debian { suite, .. } if !is_debian_name(suite) => {
+                refuse(format!("{:?} is not a Debian release", excerpt(suite)))
+            }
+            ImportFrom::Debian { packages, .. } if packages.len() > MAX_PACKAGES => {
+                refuse(format!("more than {MAX_PACKAGES} packages"))
+            }
+            ImportFrom::Debian { packages, .. } => {
+                match packages.iter().find(|name| !is_debian_name(name)) {
+                    Some(bad) => refuse(format!("{:?} is not a Debian package", excerpt(bad))),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl BuildImage {
+    /// Checks everything that needs no machine.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.steps.len() > MAX_STEPS_BYTES {
+            return refuse(format!("the steps are longer than {MAX_STEPS_BYTES} bytes"));
+        }
+        match &self.context {
+            BuildContext::Path { path } => check_host_path(path),
+            BuildContext::Nothing | BuildContext::Upload => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn imports_that_cannot_be_are_refused() {
+        let import = |source| ImportImage { name: "a".parse().expect("a name"), source }.check();
+        let debian = |suite: &str, package: &str| {
+            import(ImportFrom::Debian { suite: suite.into(), packages: vec![package.into()] })
+        };
+        assert!(debian("bookworm", "g++").is_ok());
+        for (suite, package) in
+            [("--help", "git"), ("../x", "git"), ("", "git"), ("sid", "-y"), ("sid", "a b")]
+        {
+            assert!(debian(suite, package).is_err(), "{suite} {package}");
+        }
+        let path = |path: &str| import(ImportFrom::Path { path: path.into(), format: None });
+        assert!(path("/srv/image.tar").is_ok());
+        assert!(path("image.tar").is_err() && path("/a\0b").is_err());
+    }
 }

@@ -15,6 +15,7 @@ pub mod api;
 pub mod config;
 pub mod error;
 pub mod exec;
+pub mod files;
 pub mod id;
 pub mod image;
 pub mod limits;

@@ -20,7 +20,7 @@ pub const MAX_ENV_BYTES: usize = 1 << 20;
 pub const MAX_ARGS: usize = 8192;
 /// Most bytes of all arguments together.
 pub const MAX_ARGS_BYTES: usize = 2 << 20;
-/// Most bytes of a path inside a workspace (Linux PATH_MAX less the NUL).
+/// Most bytes of a path inside a workspace (Linux `PATH_MAX` less the NUL).
 pub const MAX_PATH_BYTES: usize = 4095;
 /// Most bytes of a JSON request body.
 pub const MAX_BODY_BYTES: usize = 8 << 20;
@@ -57,7 +57,7 @@ pub struct ResourceLimits {
     /// Files and directories on the workspace's own disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_inodes: Option<u64>,
-    /// Open files of one process (RLIMIT_NOFILE).
+    /// Open files of one process (`RLIMIT_NOFILE`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub open_files: Option<u64>,
     /// Output of all commands together that the server will carry, bytes a second.

@@ -83,7 +83,7 @@ impl WorkspaceState {
             (S::Running, E::Pause) => S::Paused,
             (S::Running | S::Paused | S::Starting, E::Stop) => S::Stopping,
             (S::Destroying, E::Removed) => S::Destroyed,
-            (S::Destroyed, _) | (S::Destroying, _) => return Err(self.refuse(event)),
+            (S::Destroyed | S::Destroying, _) => return Err(self.refuse(event)),
             (_, E::Destroy) => S::Destroying,
             (_, E::Damage) => S::Failed,
             _ => return Err(self.refuse(event)),
