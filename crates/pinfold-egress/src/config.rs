@@ -1,6 +1,8 @@
 //! What the operator allows beyond the rule.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf};
+
+use pinfold_types::config::ImagesConfig;
 
 /// A destination that the operator named exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,20 +22,30 @@ pub struct EgressConfig {
     pub exceptions: BTreeMap<String, Exception>,
 }
 
-/// The only way out. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Client {
-    config: Arc<EgressConfig>,
+impl EgressConfig {
+    /// The exceptions that `[images.registries]` asks for. A host without a port means 443.
+    pub fn from_images(images: &ImagesConfig) -> Self {
+        let exceptions = images
+            .registries
+            .iter()
+            .map(|(host, registry)| {
+                let key = if has_port(host) { host.clone() } else { format!("{host}:443") };
+                let exception = Exception {
+                    allow_private: registry.allow_private,
+                    plain_http: registry.plain_http,
+                    ca_file: registry.ca_file.clone(),
+                };
+                (key.to_ascii_lowercase(), exception)
+            })
+            .collect();
+        Self { exceptions }
+    }
 }
 
-impl Client {
-    /// A client that reaches public addresses over TLS, and what `config` names.
-    pub fn new(config: EgressConfig) -> Self {
-        Self { config: Arc::new(config) }
-    }
-
-    /// What the operator allowed.
-    pub fn config(&self) -> &EgressConfig {
-        &self.config
-    }
+fn has_port(host: &str) -> bool {
+    host.rsplit_once(':').is_some_and(|(before, port)| {
+        !port.is_empty()
+            && port.bytes().all(|b| b.is_ascii_digit())
+            && (!before.contains(':') || before.ends_with(']'))
+    })
 }
