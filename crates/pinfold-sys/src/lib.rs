@@ -5,3 +5,14 @@
 #![allow(unsafe_code)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+pub mod btrfs;
+pub mod launch;
+pub mod loopdev;
+pub mod mounts;
+pub mod netif;
+pub mod privilege;
+pub mod quota;
+pub mod signal;
+pub mod spawn;
+pub mod inherit;
+pub mod fill;
