@@ -1,1 +1,29 @@
-//! Backend: namespaces, overlay, Landlock, seccomp, cgroups.
+//! The namespace backend: walls made of namespaces, overlay, seccomp, Landlock and cgroups.
+//!
+//! A small helper process, `pinfold-launcher`, forks for every launch, so that the server never
+//! copies its own address space. [`Launcher`] is the server's side of it, [`helper`] the inside.
+//! [`Cgroups`] holds the resource limits. Nothing here falls back in silence: a wall that cannot
+//! stand is an error that names the step ([`Step`]) and, where there is one, the mend.
+#![forbid(unsafe_code)]
+
+pub mod cgroup;
+pub mod failure;
+pub mod helper;
+mod identity;
+mod launcher;
+mod seccomp;
+mod spec;
+mod wire;
+
+pub use cgroup::{CgroupJoin, CgroupStats, Cgroups, WorkspaceCgroup};
+pub use failure::{Failure, Step};
+pub use identity::{open_pidfd, process_matches};
+pub use launcher::{Launcher, LauncherOptions};
+pub use spec::{IdRange, LaunchSpec, Launched};
+
+use pinfold_types::Mode;
+
+/// Whether this process is root or an ordinary user.
+pub fn mode() -> Mode {
+    if rustix::process::geteuid().is_root() { Mode::Root } else { Mode::User }
+}

@@ -6,6 +6,8 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod btrfs;
+pub mod fill;
+pub mod inherit;
 pub mod launch;
 pub mod loopdev;
 pub mod mounts;
@@ -14,5 +16,3 @@ pub mod privilege;
 pub mod quota;
 pub mod signal;
 pub mod spawn;
-pub mod inherit;
-pub mod fill;

@@ -1,0 +1,189 @@
+//! The launch's parent: what only the host's rights can do.
+
+use std::{
+    io::Write,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use pinfold_sys::launch::{Cloned, OwnNamespaces, clone_process, exit_now};
+use pinfold_types::Mode;
+use rustix::{
+    fs::{Mode as FileMode, OFlags},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
+};
+
+use super::{Launch, child, mounts};
+use crate::{
+    cgroup::CgroupJoin,
+    failure::{AtStep, Failure, Step},
+    wire::{self, Reply},
+};
+
+/// Runs a launch to the point where the child needs nothing more. The exit code.
+pub(super) fn run(launch: &Launch<'_>) -> i32 {
+    match prepare(launch) {
+        Ok(()) => 0,
+        Err(failure) => {
+            launch.answer(&Reply::Failed(failure), &[]);
+            1
+        }
+    }
+}
+
+fn prepare(launch: &Launch<'_>) -> Result<(), Failure> {
+    let spec = &launch.request.spec;
+    let into = join_cgroups(spec.cgroup.as_ref())?;
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .at(Step::HandOver)?;
+    // The slow ones (network, mounts) the child makes itself, while this process prepares.
+    let own = OwnNamespaces::USER.and(OwnNamespaces::PID).and(OwnNamespaces::TIME);
+    let cloned = clone_process(launch.prepared.proof, own, into.as_ref().map(AsFd::as_fd))
+        .at(Step::Namespaces)?;
+    let (pid, pidfd) = match cloned {
+        Cloned::Child => {
+            drop(ours);
+            exit_now(child::run(launch, &theirs));
+        }
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop(theirs);
+    launch.answer(&Reply::Pid(pid), &[pidfd.as_fd()]);
+    let handed = hand_over(launch, pid, &ours);
+    if handed.is_err() {
+        let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+    }
+    handed
+}
+
+fn hand_over(launch: &Launch<'_>, pid: i32, child: &OwnedFd) -> Result<(), Failure> {
+    let spec = &launch.request.spec;
+    map_ids(launch, pid)?;
+    let mut passed = vec![listen(&spec.socket)?];
+    if launch.request.mode == Mode::Root {
+        let mapping = rustix::fs::open(
+            format!("/proc/{pid}/ns/user"),
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            FileMode::empty(),
+        )
+        .at(Step::MapIds)?;
+        passed.extend(mounts::open_trees(&mounts::plan(spec).trees, Some(mapping.as_fd()))?);
+    }
+    let borrowed: Vec<BorrowedFd<'_>> = passed.iter().map(AsFd::as_fd).collect();
+    match wire::send(child, b"go", &borrowed) {
+        // The child has ended and said why itself.
+        Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Ok(()),
+        sent => sent.at(Step::HandOver),
+    }
+}
+
+/// Moves this process into the v1 groups; the v2 one is opened, for the clone itself.
+fn join_cgroups(join: Option<&CgroupJoin>) -> Result<Option<OwnedFd>, Failure> {
+    let Some(join) = join else { return Ok(None) };
+    for file in &join.procs {
+        write_once(file, b"0").on(Step::JoinCgroup, file.display())?;
+    }
+    let Some(directory) = &join.unified else { return Ok(None) };
+    rustix::fs::open(
+        directory,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        FileMode::empty(),
+    )
+    .on(Step::JoinCgroup, directory.display())
+    .map(Some)
+}
+
+fn map_ids(launch: &Launch<'_>, pid: i32) -> Result<(), Failure> {
+    let ids = launch.request.spec.ids;
+    if ids.base == 0 || ids.count == 0 || ids.base.checked_add(ids.count).is_none() {
+        return Err(Failure::said(
+            Step::MapIds,
+            "",
+            format!(
+                "the range {}+{} is empty, too high, or holds the host's root",
+                ids.base, ids.count
+            ),
+        ));
+    }
+    match launch.request.mode {
+        Mode::Root => {
+            let line = format!("0 {} {}\n", ids.base, ids.count);
+            for file in ["uid_map", "gid_map"] {
+                write_once(Path::new(&format!("/proc/{pid}/{file}")), line.as_bytes())
+                    .on(Step::MapIds, file)?;
+            }
+            Ok(())
+        }
+        Mode::User => {
+            for program in ["newuidmap", "newgidmap"] {
+                run_mapper(
+                    program,
+                    &[pid.to_string(), "0".into(), ids.base.to_string(), ids.count.to_string()],
+                )?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn run_mapper(program: &str, arguments: &[String]) -> Result<(), Failure> {
+    let output = std::process::Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .on(Step::MapIds, program)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(300).collect();
+    Err(Failure::said(Step::MapIds, program, said))
+}
+
+fn write_once(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().write(true).open(path)?.write_all(bytes)
+}
+
+/// A listening socket at `path`, for its owner only. A socket left there by an earlier boot is
+/// replaced.
+fn listen(path: &Path) -> Result<OwnedFd, Failure> {
+    /// Connections waiting for accept(2).
+    const BACKLOG: i32 = 64;
+    let object = path.display();
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Failure::said(Step::GuestSocket, object.to_string(), "not a file's path"));
+    };
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .on(Step::GuestSocket, &object)?;
+    // A unix address holds 107 bytes; a path may be longer, so it is named from its directory.
+    let directory = rustix::fs::open(
+        parent,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        FileMode::empty(),
+    )
+    .on(Step::GuestSocket, &object)?;
+    match rustix::fs::unlinkat(&directory, name, rustix::fs::AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(error) => return Err(error).on(Step::GuestSocket, &object),
+    }
+    let near = Path::new("/proc/self/fd")
+        .join(std::os::fd::AsRawFd::as_raw_fd(&directory).to_string())
+        .join(name);
+    let address = SocketAddrUnix::new(&near).on(Step::GuestSocket, &object)?;
+    // This process only makes this one file, so the mask need not be put back.
+    rustix::process::umask(FileMode::from_raw_mode(0o177));
+    rustix::net::bind(&socket, &address).on(Step::GuestSocket, &object)?;
+    rustix::net::listen(&socket, BACKLOG).on(Step::GuestSocket, &object)?;
+    Ok(socket)
+}

@@ -1,0 +1,67 @@
+//! What a launch is asked for and gives back.
+
+use std::{os::fd::OwnedFd, path::PathBuf};
+
+use pinfold_types::{RootMount, WorkspaceId, workspace::Walls};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::CgroupJoin;
+
+/// A range of host ids: id `n` inside is `base + n` on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// Host id of root inside. Never 0.
+    pub base: u32,
+    /// How many ids; 65536 is usual.
+    pub count: u32,
+}
+
+/// One start of a workspace.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    /// Which workspace, for messages.
+    pub workspace: WorkspaceId,
+    /// Which boot of it, for messages.
+    pub boot: u64,
+    /// Host name inside, 1 to 63 bytes.
+    pub hostname: String,
+    /// The root and what covers parts of it. The first has target `/`.
+    pub mounts: Vec<RootMount>,
+    /// Directory with `upper/N` and `work/N` for mount `N`.
+    pub disk: PathBuf,
+    /// The program that becomes PID 1. Handed over as a sealed copy in memory.
+    pub guest: PathBuf,
+    /// Where the guest's listening socket is bound, mode 0600. May be longer than 107 bytes.
+    pub socket: PathBuf,
+    /// Given to the guest on descriptor 4, which ends after it. Never on disk.
+    #[serde(skip)]
+    pub guest_config: Vec<u8>,
+    /// Host ids of the workspace.
+    pub ids: IdRange,
+    /// Cgroups to start in.
+    pub cgroup: Option<CgroupJoin>,
+    /// Allow user and mount namespaces inside.
+    pub nested: bool,
+    /// RLIMIT_NOFILE, soft and hard; the launcher's own limit when absent.
+    pub open_files: Option<u64>,
+    /// Size of `/dev/shm`, which is charged to the memory limit.
+    pub shm_bytes: u64,
+    /// Report how long each step took.
+    #[serde(default)]
+    pub trace: bool,
+}
+
+/// A workspace whose guest runs.
+#[derive(Debug)]
+pub struct Launched {
+    /// Host pid of the guest.
+    pub pid: i32,
+    /// Field 22 of `/proc/PID/stat`: with the pid, a name no later process has.
+    pub start_time: u64,
+    /// Handle of the guest process.
+    pub pidfd: OwnedFd,
+    /// The walls as they stand.
+    pub walls: Walls,
+    /// Steps with the time since the request arrived, in microseconds, when asked for.
+    pub trace: Vec<(String, u64)>,
+}

@@ -1,0 +1,4 @@
+//! Real workspaces behind real walls, looked at from inside and outside. Needs root.
+
+mod harness;
+mod launch;
