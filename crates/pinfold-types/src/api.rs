@@ -250,14 +250,19 @@ pub struct RecoveryAction {
     pub reason: String,
 }
 
-/// Removing a snapshot or image answers with what it freed.
+/// Removing a snapshot answers with what it freed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// Snapshots removed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<SnapshotId>,
-    /// Images removed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Bytes freed, as far as known.
+    pub freed_bytes: u64,
+}
+
+/// Removing or pruning images answers with what it freed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedImages {
+    /// Images removed. Empty when only a name was.
     pub images: Vec<crate::ImageId>,
     /// Bytes freed, as far as known.
     pub freed_bytes: u64,
