@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorCode, ImageName, limits::ResourceLimits};
+use crate::{
+    Error, ErrorCode, ImageName,
+    limits::{LimitKind, ResourceLimits},
+};
 
 /// The whole configuration. Read from `$PINFOLD_HOME/config.toml`; every key has a default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,7 +30,9 @@ pub struct WorkspacesConfig {
     /// Image used when a request names none.
     pub default_image: ImageName,
     /// Limits used when a request names none. What this machine cannot enforce is left out of
-    /// the profile, and shown as absent.
+    /// the profile, and shown as absent. A key that the file leaves out keeps its default: a file
+    /// that changes one limit must not lift the others.
+    #[serde(deserialize_with = "over_the_profile")]
     pub defaults: ResourceLimits,
     /// Most that a request may ask for.
     pub ceilings: ResourceLimits,
@@ -45,21 +50,34 @@ pub struct WorkspacesConfig {
     pub warm_disks: u32,
 }
 
+/// The limits of a workspace where neither request nor configuration says otherwise.
+const PROFILE: ResourceLimits = ResourceLimits {
+    memory_bytes: Some(4 << 30),
+    swap_bytes: Some(0),
+    cpu_millis: None,
+    cpu_weight: Some(100),
+    pids: Some(4096),
+    disk_bytes: Some(10 << 30),
+    disk_inodes: None,
+    open_files: Some(65_536),
+    output_bytes_per_second: None,
+};
+
+fn over_the_profile<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<ResourceLimits, D::Error> {
+    let mut limits = ResourceLimits::deserialize(deserializer)?;
+    for kind in LimitKind::ALL {
+        limits.set(*kind, limits.get(*kind).or(PROFILE.get(*kind)));
+    }
+    Ok(limits)
+}
+
 impl Default for WorkspacesConfig {
     fn default() -> Self {
         Self {
             default_image: "host".parse().expect("a constant name"),
-            defaults: ResourceLimits {
-                memory_bytes: Some(4 << 30),
-                swap_bytes: Some(0),
-                cpu_millis: None,
-                cpu_weight: Some(100),
-                pids: Some(4096),
-                disk_bytes: Some(10 << 30),
-                disk_inodes: None,
-                open_files: Some(65_536),
-                output_bytes_per_second: None,
-            },
+            defaults: PROFILE,
             ceilings: ResourceLimits::default(),
             max_count: 1000,
             forbid_nested: false,
@@ -232,6 +250,14 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changing_one_default_limit_keeps_the_others() {
+        let config = Config::parse("[workspaces.defaults]\npids = 100").expect("a valid file");
+        assert_eq!(config.workspaces.defaults, ResourceLimits { pids: Some(100), ..PROFILE });
+        let ceilings = Config::parse("[workspaces.ceilings]\npids = 100").expect("a valid file");
+        assert_eq!(ceilings.workspaces.ceilings.memory_bytes, None);
+    }
 
     #[test]
     fn unknown_keys_and_plain_secrets_are_errors() {
