@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Field 22 of `/proc/PID/stat` (proc(5)): ticks from boot to the process's start.
-pub(crate) fn start_time(pid: i32) -> Option<u64> {
+pub fn start_time(pid: i32) -> Option<u64> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name in field 2 may hold anything, so count from its closing bracket.
     let after = stat.iter().rposition(|byte| *byte == b')')? + 1;

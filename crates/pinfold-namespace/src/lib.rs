@@ -17,7 +17,7 @@ mod wire;
 
 pub use cgroup::{CgroupJoin, CgroupStats, Cgroups, WorkspaceCgroup};
 pub use failure::{Failure, Step};
-pub use identity::{open_pidfd, process_matches};
+pub use identity::{open_pidfd, process_matches, start_time};
 pub use launcher::{Launcher, LauncherOptions};
 pub use spec::{IdRange, LaunchSpec, Launched};
 
