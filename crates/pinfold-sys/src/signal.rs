@@ -53,3 +53,33 @@ impl std::os::fd::AsRawFd for ChildSignals {
         self.0.as_raw_fd()
     }
 }
+
+/// Whom a signal is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One process.
+    Process(i32),
+    /// A process group.
+    Group(i32),
+    /// Every process the caller may signal, itself and PID 1 excepted.
+    Everyone,
+}
+
+/// Sends any signal, real-time ones too; 0 only asks whether the target exists. Man page: kill(2).
+///
+/// # Errors
+/// `InvalidInput` for ids below 2 (1 is every namespace's init, 0 and -1 mean others), else what
+/// `kill` says.
+pub fn send(target: Target, signal: i32) -> io::Result<()> {
+    let number = match target {
+        Target::Process(pid) if pid > 1 => pid,
+        Target::Group(group) if group > 1 => -group,
+        Target::Everyone => -1,
+        _ => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
+    };
+    // SAFETY: two numbers.
+    if unsafe { libc::kill(number, signal) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

@@ -71,6 +71,8 @@ pub struct Spawn<'a> {
     pub limits: Vec<Limit>,
     /// File mode mask; absent: the caller's.
     pub umask: Option<u32>,
+    /// Out-of-memory score to take on, -1000 to 1000. Only raising it is always allowed.
+    pub oom_score: Option<i16>,
     /// A shell for programs that are text without `#!`, as `execvp` would. Absent: an error.
     pub script_shell: Option<CString>,
 }
@@ -93,6 +95,8 @@ pub enum Step {
     Limits,
     /// `setgroups`, `setresgid`, `setresuid`.
     Credentials,
+    /// `/proc/self/oom_score_adj`.
+    OomScore,
     /// `chdir`.
     Directory,
     /// `execve`.
@@ -168,6 +172,7 @@ struct Plan<'a> {
     envp: Vec<*const c_char>,
     /// Sources, none of which is below `first_free`.
     fds: Vec<(RawFd, RawFd)>,
+    oom_score: Option<String>,
     first_free: c_int,
     failed: Option<(Step, c_int)>,
 }
@@ -247,6 +252,19 @@ fn child(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, (Step, c_int)>
                 ptr::null_mut::<c_void>(),
             )
         })?;
+    }
+    if let Some(score) = &plan.oom_score {
+        // SAFETY: live text with its length; the descriptor is opened and closed here.
+        unsafe {
+            let path = c"/proc/self/oom_score_adj".as_ptr();
+            let file = libc::syscall(libc::SYS_open, path, libc::O_WRONLY | libc::O_CLOEXEC, 0);
+            check(Step::OomScore, file)?;
+            check(
+                Step::OomScore,
+                libc::syscall(libc::SYS_write, file, score.as_ptr(), score.len()),
+            )?;
+            libc::syscall(libc::SYS_close, file);
+        }
     }
     if let Some(mask) = request.umask {
         // SAFETY: a number; umask cannot fail.
@@ -401,6 +419,7 @@ pub fn spawn(request: &Spawn<'_>) -> Result<i32, SpawnError> {
         script,
         envp: pointers(&request.environment),
         fds,
+        oom_score: request.oom_score.map(|score| score.to_string()),
         first_free,
         failed: None,
     };

@@ -1,0 +1,138 @@
+//! The first lines of PID 1.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::unix::net::UnixListener as StdListener,
+    process::ExitCode,
+    rc::Rc,
+};
+
+use pinfold_proto::{GuestConfig, frame::MAX_JSON};
+use pinfold_sys::{inherit, signal::ChildSignals};
+use rustix::process::DumpableBehavior;
+use tokio::{
+    io::Interest,
+    net::UnixListener,
+    task::LocalSet,
+};
+use zeroize::Zeroizing;
+
+use crate::{guest::Guest, watched::watched};
+
+/// The listening socket, by agreement with the launcher.
+const LISTENER: i32 = 3;
+/// The pipe with the configuration.
+const CONFIG: i32 = 4;
+/// Threads for file work that may wait.
+const FILE_THREADS: usize = 8;
+
+/// Why the guest could not start. The launcher shows its standard error.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("cannot become undumpable")]
+    Dumpable(#[source] io::Error),
+    #[error("descriptor {0} is not what the launcher promised")]
+    Descriptor(i32, #[source] io::Error),
+    #[error("the configuration is not readable")]
+    Read(#[source] io::Error),
+    #[error("the configuration is not what this guest understands")]
+    Config(#[source] serde_json::Error),
+    #[error("cannot set up the event loop")]
+    Runtime(#[source] io::Error),
+}
+
+/// Runs the guest until it is told to end.
+pub fn run() -> ExitCode {
+    // First of all, before a byte of the secret is here: no core, no ptrace, no /proc/1/mem.
+    let started = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|errno| StartError::Dumpable(errno.into()))
+        .and_then(|()| start());
+    match started {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(|why| format!(": {why}"));
+            // When even that fails there is nobody to tell.
+            drop(writeln!(
+                io::stderr(),
+                "pinfold-guest: {error}{}",
+                source.unwrap_or_default()
+            ));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<(), StartError> {
+    let listener = inherit::take(LISTENER).map_err(|why| StartError::Descriptor(LISTENER, why))?;
+    let config = inherit::take(CONFIG).map_err(|why| StartError::Descriptor(CONFIG, why))?;
+    inherit::close_from(CONFIG + 1).map_err(|why| StartError::Descriptor(CONFIG + 1, why))?;
+    prepare_process();
+    let mut config = read_config(File::from(config))?;
+    let command = config.command.take();
+    let guest = Guest::new(config);
+
+    // Before the runtime, which may start threads that must not get the signal.
+    let signals = ChildSignals::new().map_err(StartError::Runtime)?;
+    let listener = StdListener::from(listener);
+    listener.set_nonblocking(true).map_err(|why| StartError::Descriptor(LISTENER, why))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(FILE_THREADS)
+        .thread_stack_size(256 << 10)
+        .build()
+        .map_err(StartError::Runtime)?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, async move {
+        let listener = UnixListener::from_std(listener).map_err(StartError::Runtime)?;
+        let signals = watched(signals, Interest::READABLE).map_err(StartError::Runtime)?;
+        tokio::task::spawn_local(Rc::clone(&guest).reap(signals));
+        if let Some((id, spec)) = command {
+            // Its failure is its result, which `execs` shows.
+            drop(guest.execs.start(&guest, id, spec));
+        }
+        tokio::task::spawn_local(Rc::clone(&guest).listen(listener));
+        guest.execs.ended().await;
+        Ok(())
+    })
+}
+
+/// What makes a process a good PID 1. None of it can be forced, and none of it is a wall.
+fn prepare_process() {
+    // The kernel already ignores, for PID 1, every signal from inside that it has no handler for.
+    let _ = rustix::thread::set_name(c"pinfold-guest");
+    let _ = rustix::process::chdir("/");
+    rustix::process::umask(rustix::fs::Mode::from_bits_retain(0o022));
+    // Out of memory should meet the workload first. Lowering needs a right that only a launcher
+    // with real root can leave us; commands are put back to 0 when they start.
+    for value in ["-1000", "-500", "0"] {
+        if std::fs::write("/proc/self/oom_score_adj", value).is_ok() {
+            break;
+        }
+    }
+}
+
+fn read_config(pipe: File) -> Result<GuestConfig, StartError> {
+    let limit = MAX_JSON;
+    // At its full size from the start, so that growing leaves no copy of the secret behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(16 << 10));
+    let mut chunk = Zeroizing::new([0_u8; 4096]);
+    let mut pipe = pipe.take(limit as u64);
+    loop {
+        match pipe.read(chunk.as_mut_slice()) {
+            Ok(0) => break,
+            Ok(n) => {
+                if text.len() + n > text.capacity() {
+                    let mut larger = Zeroizing::new(Vec::with_capacity(text.capacity() * 4));
+                    larger.extend_from_slice(&text);
+                    text = larger;
+                }
+                text.extend_from_slice(chunk.get(..n).unwrap_or_default());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(StartError::Read(error)),
+        }
+    }
+    serde_json::from_slice(&text).map_err(StartError::Config)
+}
