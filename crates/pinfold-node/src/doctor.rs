@@ -1,0 +1,55 @@
+//! What this machine can do, tried out.
+
+use pinfold_types::{
+    Result,
+    api::{DoctorReport, Finding, Verdict},
+    limits::LimitKind,
+};
+
+use crate::{LocalNode, limits, node::blocking};
+
+impl LocalNode {
+    /// Tries everything that workspaces need here, and says what is missing and the mend.
+    pub async fn doctor(&self) -> Result<DoctorReport> {
+        let inner = std::sync::Arc::clone(self.inner());
+        blocking(move || {
+            let mut findings = pinfold_namespace::probe();
+            findings.extend(pinfold_disk::Pool::findings(
+                &inner.config.pool,
+                inner.home.root(),
+                inner.mode,
+            ));
+            findings.extend(pinfold_image::findings());
+            let enforceable = |kind: LimitKind| inner.enforceable(kind);
+            findings.extend(limits::table(&enforceable).into_iter().map(|limit| Finding {
+                area: "limits".into(),
+                check: limit.kind.field().into(),
+                verdict: if limit.enforced { Verdict::Ok } else { Verdict::Missing },
+                detail: limit.by,
+                mend: None,
+            }));
+            findings.push(launcher_finding(inner.launcher.pid()));
+            let defaults = &inner.config.workspaces.defaults;
+            Ok(DoctorReport {
+                mode: inner.mode.as_str().into(),
+                findings,
+                limits: limits::statuses(defaults, &enforceable),
+            })
+        })
+        .await
+    }
+}
+
+fn launcher_finding(pid: Option<i32>) -> Finding {
+    let (verdict, detail) = match pid {
+        Some(pid) => (Verdict::Ok, format!("runs as process {pid}")),
+        None => (Verdict::Degraded, "does not run; the next launch starts it again".to_owned()),
+    };
+    Finding {
+        area: "server".into(),
+        check: "launcher process".into(),
+        verdict,
+        detail,
+        mend: None,
+    }
+}

@@ -1,0 +1,98 @@
+//! The present boot of a workspace: its guest, its first process, its cgroup.
+
+use std::{
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
+
+use pinfold_namespace::{CgroupStats, WorkspaceCgroup};
+use pinfold_types::{Error, ErrorCode, Result, workspace::Walls};
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::io::unix::AsyncFd;
+
+use crate::guest::Guest;
+
+/// Longest wait for processes that were killed to be gone.
+const KILL_WAIT: Duration = Duration::from_secs(10);
+
+/// A boot. Shared by whoever uses it; a new boot is a new `Live`.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) boot: u64,
+    pub(crate) pid: i32,
+    pub(crate) start_time: u64,
+    pub(crate) walls: Walls,
+    /// Absent where the machine has no usable cgroups and the operator allowed that.
+    pub(crate) cgroup: Option<WorkspaceCgroup>,
+    /// Where the guest listens.
+    pub(crate) socket: PathBuf,
+    pidfd: AsyncFd<OwnedFd>,
+    guest: RwLock<Option<Guest>>,
+}
+
+impl Live {
+    pub(crate) fn new(
+        boot: u64,
+        pid: i32,
+        start_time: u64,
+        walls: Walls,
+        cgroup: Option<WorkspaceCgroup>,
+        socket: PathBuf,
+        pidfd: OwnedFd,
+    ) -> Result<Self> {
+        let pidfd = AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE)
+            .map_err(|err| Error::internal(format!("cannot watch process {pid}: {err}")))?;
+        Ok(Self { boot, pid, start_time, walls, cgroup, socket, pidfd, guest: RwLock::default() })
+    }
+
+    /// The channel to the guest.
+    pub(crate) fn guest(&self) -> Result<Guest> {
+        self.guest.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(|| {
+            Error::new(ErrorCode::Unavailable, "the workspace's first process does not answer")
+                .hint("try again in a moment, or restart it: pinfold stop, pinfold start")
+        })
+    }
+
+    /// Replaces the channel after it was dialled again.
+    pub(crate) fn set_guest(&self, guest: Option<Guest>) {
+        *self.guest.write().unwrap_or_else(PoisonError::into_inner) = guest;
+    }
+
+    /// Returns when the first process has ended.
+    pub(crate) async fn exited(&self) {
+        // A pidfd is readable from the end of its process on, for ever (pidfd_open(2)). An error
+        // here means the runtime is going away, and then nothing is waiting.
+        let _ = self.pidfd.readable().await;
+    }
+
+    /// Kills every process. The kernel ends a pid namespace with its first process, the cgroup
+    /// covers whoever is still on the way into it.
+    pub(crate) fn kill(&self) {
+        let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.thaw();
+            if let Err(err) = cgroup.kill() {
+                tracing::warn!(pid = self.pid, %err, "a cgroup could not be killed");
+            }
+        }
+    }
+
+    /// Kills every process and waits until the first one, and with it its namespace, is gone.
+    pub(crate) async fn kill_and_wait(&self) -> Result<()> {
+        self.kill();
+        tokio::time::timeout(KILL_WAIT, self.exited()).await.map_err(|_| {
+            Error::new(
+                ErrorCode::Timeout,
+                format!("process {} did not end within 10 s of being killed", self.pid),
+            )
+            .hint("it may be stuck in the kernel: see its state with ps, and dmesg")
+        })
+    }
+
+    /// The cgroup's counters, where there is one.
+    pub(crate) fn counters(&self) -> Option<CgroupStats> {
+        self.cgroup.as_ref().map(WorkspaceCgroup::stats)
+    }
+}

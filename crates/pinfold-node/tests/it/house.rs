@@ -1,0 +1,88 @@
+//! A home for one test, removed with everything in it whatever happens.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use pinfold_node::{LocalNode, NodeOptions};
+use pinfold_store::Store;
+use pinfold_types::{
+    api::RecoveryAction,
+    config::Config,
+    exec::{ExecResult, ExecSpec},
+    workspace::{CreateWorkspace, WorkspaceInfo},
+};
+
+/// A temporary home. Its workspaces are destroyed and its pool unmounted at the end.
+pub(crate) struct House {
+    dir: tempfile::TempDir,
+    pub(crate) config: Config,
+}
+
+/// Programs built beside the tests: `target/<profile>/NAME`.
+fn program(name: &str) -> PathBuf {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    let dir = DIR.get_or_init(|| {
+        let own = std::env::current_exe().expect("the test's own path");
+        own.parent().and_then(Path::parent).expect("target/PROFILE/deps").to_path_buf()
+    });
+    let path = dir.join(name);
+    assert!(path.exists(), "{} is missing: cargo build -p pinfold-guest -p pinfold-namespace", path.display());
+    path
+}
+
+impl House {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("pfnode").tempdir().expect("a temporary home");
+        let mut config = Config::default();
+        config.pool.loop_bytes = Some(4 << 30);
+        config.pool.min_free_bytes = 0;
+        // Tests run side by side: homes do not share ranges of uids.
+        config.workspaces.uid_base = 0x4000_0000;
+        Self { dir, config }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) async fn options(&self) -> NodeOptions {
+        let store = Store::open(self.path().join("state.db")).await.expect("a store");
+        NodeOptions::new(
+            self.path().to_path_buf(),
+            self.config.clone(),
+            store,
+            program("pinfold-launcher"),
+            program("pinfold-guest"),
+        )
+    }
+
+    pub(crate) async fn open(&self) -> (LocalNode, Vec<RecoveryAction>) {
+        LocalNode::open(self.options().await).await.expect("a node")
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        sweep(self.path());
+    }
+}
+
+/// Kills and unmounts whatever still belongs to a home.
+fn sweep(home: &Path) {
+    let _ = home;
+}
+
+/// Runs a command and gathers its output.
+pub(crate) async fn sh(node: &LocalNode, reference: &str, line: &str) -> (ExecResult, String) {
+    let stream = node.exec(reference, ExecSpec::argv(["/bin/sh", "-c", line])).await.expect("exec");
+    let (result, out, err) = stream.collect(1 << 20).await.expect("an end");
+    let text = String::from_utf8_lossy(&out).into_owned() + &String::from_utf8_lossy(&err);
+    (result, text)
+}
+
+pub(crate) async fn create(node: &LocalNode, name: &str) -> WorkspaceInfo {
+    let name = Some(name.parse().expect("a name"));
+    node.create(CreateWorkspace { name, ..Default::default() }).await.expect("a workspace")
+}
