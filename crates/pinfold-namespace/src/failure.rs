@@ -132,9 +132,17 @@ impl Failure {
         Self { step, object: object.into(), errno: 0, detail: detail.into() }
     }
 
+    fn kernel_said(&self) -> Errno {
+        // The range of errnos that the kernel can return (linux/err.h).
+        match self.errno {
+            1..=4095 => Errno::from_raw_os_error(self.errno),
+            _ => Errno::IO,
+        }
+    }
+
     /// What a caller can do about it.
     pub fn mend(&self) -> Option<String> {
-        let errno = Errno::from_raw_os_error(self.errno);
+        let errno = self.kernel_said();
         let text = match (self.step, errno) {
             (_, Errno::NOSPC | Errno::DQUOT) if self.step == Step::Namespaces => {
                 "too many namespaces: raise the sysctls user.max_*_namespaces"
@@ -179,7 +187,7 @@ impl Failure {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let errno = Errno::from_raw_os_error(failure.errno);
+        let errno = failure.kernel_said();
         let code = match (failure.step, errno) {
             (Step::Namespaces, Errno::NOSPC) => ErrorCode::CannotEnforce,
             (_, Errno::NOSPC | Errno::DQUOT) => ErrorCode::DiskFull,

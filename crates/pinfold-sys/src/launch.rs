@@ -140,11 +140,32 @@ pub fn reap_children_automatically() -> io::Result<()> {
     set_disposition(libc::SIGCHLD, libc::SA_NOCLDWAIT)
 }
 
-/// Default disposition for the signals Rust and [`reap_children_automatically`] changed, and an
-/// empty mask: what a program expects at its start.
+/// Default disposition for every signal and an empty mask: what a program expects at its start,
+/// whatever the processes before this one ignored or blocked.
 pub fn default_signals() -> io::Result<()> {
-    set_disposition(libc::SIGCHLD, 0)?;
-    set_disposition(libc::SIGPIPE, 0)?;
+    /// What the kernel takes for SIG_DFL with no flags: handler, flags, restorer, mask.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const MASK_BYTES: usize = 8;
+    for signal in 1..=64 {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        // By the raw call, because libc hides the two signals it keeps for itself.
+        // SAFETY: the kernel reads one `struct kernel_sigaction` of zeroes, which installs no
+        // handler, and writes nothing.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                MASK_BYTES,
+            )
+        };
+        if done == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
     // SAFETY: an all-zero sigset_t is a valid empty set on Linux, and the call copies it.
     let done = unsafe {
         let empty: libc::sigset_t = std::mem::zeroed();

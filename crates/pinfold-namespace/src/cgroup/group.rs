@@ -61,9 +61,12 @@ impl WorkspaceCgroup {
             directories.push(directory.clone());
             made.unified = Some(directory);
         }
-        for directory in &directories {
+        for (place, directory) in directories.iter().enumerate() {
             if let Err(error) = fs::create_dir(directory) {
-                let _ = made.remove();
+                // Only what this call made: the rest is somebody else's.
+                for own in &directories[..place] {
+                    let _ = fs::remove_dir(own);
+                }
                 let shown = directory.display();
                 return Err(match error.kind() {
                     io::ErrorKind::AlreadyExists => Error::new(

@@ -80,6 +80,8 @@ fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Fail
         Mode::User => mounts::open_trees(&plan.trees, None)?,
     };
     become_root().at(Step::BecomeRoot)?;
+    // No signal of the launcher's session is for the workspace, nor the other way round.
+    rustix::process::setsid().at(Step::BecomeRoot)?;
 
     // From here on this is root of its own user namespace, with the host's tree still in view.
     rustix::process::umask(FileMode::empty());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags},
+    fs::{FileType, Mode, OFlags},
     io::Errno,
 };
 
@@ -94,9 +94,4 @@ fn write_file(directory: &OwnedFd, name: &str, content: &[u8], how: OFlags) -> R
 pub(super) fn mount_point(directory: &OwnedFd, name: &str) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o666)).map(drop)
-}
-
-/// The workspace's root directory.
-pub(super) fn root() -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }

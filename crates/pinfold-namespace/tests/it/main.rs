@@ -2,3 +2,6 @@
 
 mod harness;
 mod launch;
+mod limits;
+mod timing;
+mod walls;
