@@ -40,13 +40,14 @@ impl Authorizer {
         if object.kind() != info.object {
             return Err(refused(&format!("{} is not for a {}", info.name, object.kind().as_str())));
         }
-        let allowed = match principal.kind() {
-            PrincipalKind::Owner { uid } => uid == self.owner_uid || uid == ROOT,
+        let rule = match principal.kind() {
+            PrincipalKind::Owner { uid } if uid == self.owner_uid => "owner",
+            PrincipalKind::Owner { uid: ROOT } => "root",
+            PrincipalKind::Owner { .. } => {
+                return Err(refused(&format!("no rule lets {} do {}", principal.id(), info.name)));
+            }
         };
-        if !allowed {
-            return Err(refused(&format!("no rule lets {} do {}", principal.id(), info.name)));
-        }
-        Ok(Grant::new(principal.clone(), object))
+        Ok(Grant::new(principal.clone(), object, rule))
     }
 }
 
@@ -101,7 +102,7 @@ mod tests {
             .authorize::<ops::WorkspaceStop>(&owner, ObjectRef::workspace("fix-42"))
             .expect("the owner may");
         assert_eq!(grant.object().reference(), "fix-42");
-        assert_eq!(grant.principal(), &owner);
+        assert_eq!((grant.principal(), grant.rule()), (&owner, "owner"));
         assert!(format!("{grant:?}").contains("workspace.stop on workspace fix-42"));
     }
 }

@@ -13,12 +13,13 @@ use crate::{ObjectRef, Operation, Principal};
 pub struct Grant<O: Operation> {
     principal: Principal,
     object: ObjectRef,
+    rule: &'static str,
     operation: PhantomData<fn() -> O>,
 }
 
 impl<O: Operation> Grant<O> {
-    pub(crate) const fn new(principal: Principal, object: ObjectRef) -> Self {
-        Self { principal, object, operation: PhantomData }
+    pub(crate) const fn new(principal: Principal, object: ObjectRef, rule: &'static str) -> Self {
+        Self { principal, object, rule, operation: PhantomData }
     }
 
     /// Who may.
@@ -29,6 +30,11 @@ impl<O: Operation> Grant<O> {
     /// On what.
     pub const fn object(&self) -> &ObjectRef {
         &self.object
+    }
+
+    /// The rule that allowed it.
+    pub const fn rule(&self) -> &'static str {
+        self.rule
     }
 }
 

@@ -285,11 +285,20 @@ pub struct EventInfo {
     pub detail: serde_json::Value,
 }
 
+/// Query of a workspace's logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogsQuery {
+    /// Only events after this position.
+    pub after: Option<i64>,
+}
+
 /// What `pinfold logs` shows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WorkspaceLogs {
-    /// What happened to it, oldest first; the newest [`MAX_PAGE`] of it.
+    /// What happened to it, oldest first, at most [`MAX_PAGE`]; the last one's `seq` is the
+    /// `after` of the next call.
     pub events: Vec<EventInfo>,
     /// The last output of its start-up command, lossy UTF-8.
     pub output: String,

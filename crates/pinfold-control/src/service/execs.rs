@@ -1,0 +1,84 @@
+//! Commands in workspaces.
+
+use jiff::Timestamp;
+use pinfold_auth::{Grant, ops};
+use pinfold_types::{
+    ExecId, Result,
+    api::SignalExec,
+    exec::{ExecInfo, ExecSpec},
+};
+
+use crate::{ExecSession, Node, Service, Tracked, check};
+
+impl<N: Node> Service<N> {
+    /// Starts a command and joins its streams.
+    pub async fn exec(
+        &self,
+        grant: Grant<ops::ExecRun>,
+        spec: ExecSpec,
+    ) -> Result<Tracked<N::Exec>> {
+        spec.check()?;
+        let call = self.enter(grant);
+        let result = self.node().exec(call.reference(), spec).await;
+        call.stream(result)
+    }
+
+    /// Starts a command in the background, whatever the request says about it.
+    pub async fn start_exec(
+        &self,
+        grant: Grant<ops::ExecStart>,
+        spec: ExecSpec,
+    ) -> Result<ExecInfo> {
+        spec.check()?;
+        let (command, tty) = (spec.command.clone(), spec.tty.is_some());
+        let call = self.enter(grant);
+        let spec = ExecSpec { background: true, ..spec };
+        let result = self.node().exec(call.reference(), spec).await;
+        // Dropping the session detaches, and a command in the background goes on.
+        let result = result.map(|session| {
+            let start = session.start();
+            ExecInfo {
+                id: start.exec_id,
+                command,
+                pid: Some(start.pid),
+                tty,
+                background: true,
+                started_at: Timestamp::now(),
+                result: None,
+            }
+        });
+        call.end_with(result, |info| vec![info.id.to_string()])
+    }
+
+    /// Commands that run, or ended a short while ago.
+    pub async fn execs(&self, grant: Grant<ops::ExecList>) -> Result<Vec<ExecInfo>> {
+        let call = self.enter(grant);
+        let result = self.node().execs(call.reference()).await;
+        call.end(result)
+    }
+
+    /// Joins a command's streams.
+    pub async fn attach(
+        &self,
+        grant: Grant<ops::ExecAttach>,
+        exec: ExecId,
+        from: Option<u64>,
+    ) -> Result<Tracked<N::Exec>> {
+        let call = self.enter(grant);
+        let result = self.node().attach(call.reference(), exec, from).await;
+        call.stream(result)
+    }
+
+    /// Sends a signal to a command's process group.
+    pub async fn signal_exec(
+        &self,
+        grant: Grant<ops::ExecSignal>,
+        exec: ExecId,
+        request: &SignalExec,
+    ) -> Result<()> {
+        check::signal(request.signal)?;
+        let call = self.enter(grant);
+        let result = self.node().signal(call.reference(), exec, request.signal).await;
+        call.end(result)
+    }
+}
