@@ -1,0 +1,537 @@
+//! A pool of disks: names, shelves and the order of steps. How a disk is made is the backend's.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use pinfold_types::{
+    Error, Mode, api::Finding, api::RecoveryAction, config::PoolConfig, limits::LimitKind,
+};
+
+use crate::{
+    backend::{Backend, Copying},
+    doctor,
+    error::{At, DiskError},
+    id,
+    janitor::{Janitor, Job},
+    layout::{Layout, Place, Shelf},
+    open, reclaim,
+    types::{
+        Disk, DiskEntry, DiskLimits, DiskUsage, MAX_SLOTS, PoolMethod, PoolSpace, SnapshotMade,
+    },
+};
+
+/// Most warm disks of one pool.
+const MAX_WARM: usize = 256;
+/// Threads that make the clones of one [`Pool::clone_many`]: snapshots that are asked for at the
+/// same time share one commit.
+const CLONE_THREADS: usize = 16;
+
+/// The disks of one `$PINFOLD_HOME`. Calls block; different disks may be worked on at once, one
+/// disk by one caller at a time.
+#[derive(Debug)]
+pub struct Pool {
+    // Dropped first: the thread ends before the descriptors it uses.
+    janitor: Janitor,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) layout: Layout,
+    pub(crate) backend: Box<dyn Backend>,
+    min_free_bytes: u64,
+    warm: Mutex<Warm>,
+    making: RwLock<()>,
+}
+
+#[derive(Debug, Default)]
+struct Warm {
+    wanted: usize,
+    limits: DiskLimits,
+    slots: usize,
+    ready: Vec<WarmDisk>,
+    made: u64,
+}
+
+#[derive(Clone, Debug)]
+struct WarmDisk {
+    name: String,
+    limits: DiskLimits,
+    slots: usize,
+}
+
+impl Pool {
+    /// Opens the pool that `config` describes, making what is missing: the file, its filesystem,
+    /// mount, quotas and directories. Doing it again changes nothing; whatever `kill -9` left
+    /// half made is finished or made anew.
+    pub fn open(config: &PoolConfig, home: &std::path::Path, mode: Mode) -> Result<Self, Error> {
+        let (layout, backend) = open::open(config, home, mode)?;
+        let inner = Arc::new(Inner {
+            layout,
+            backend,
+            min_free_bytes: config.min_free_bytes,
+            warm: Mutex::default(),
+            making: RwLock::default(),
+        });
+        inner.adopt_warm()?;
+        let janitor = Janitor::start(&inner).at("start", "the disk thread")?;
+        Ok(Self { janitor, inner })
+    }
+
+    /// What a pool would be and cost here, for `pinfold doctor`: opens it and measures.
+    pub fn findings(config: &PoolConfig, home: &std::path::Path, mode: Mode) -> Vec<Finding> {
+        doctor::findings(config, home, mode)
+    }
+
+    /// What this pool is and costs, measured by a snapshot of a scratch disk.
+    pub fn measure(&self) -> Vec<Finding> {
+        doctor::measure(self)
+    }
+
+    /// How disks are kept.
+    pub fn method(&self) -> PoolMethod {
+        self.inner.backend.method()
+    }
+
+    /// One sentence on what the pool stands on.
+    pub fn describe(&self) -> String {
+        self.inner.backend.describe()
+    }
+
+    /// By what `kind` is enforced here, or why it cannot be, with the mend.
+    pub fn enforceable(&self, kind: LimitKind) -> Result<String, String> {
+        self.inner.backend.enforceable(kind)
+    }
+
+    /// Makes an empty disk. A warm one is taken when there is one.
+    pub fn create(&self, id: &str, limits: &DiskLimits, slots: usize) -> Result<Disk, Error> {
+        let disk = self.inner.create(id, limits, slots)?;
+        if self.inner.wants_warm() {
+            // No room in the queue means that a refill is waiting there.
+            let _ = self.janitor.give(Job::Warm);
+        }
+        Ok(disk)
+    }
+
+    /// Keeps `count` empty disks with these limits and slots ready, made in the background.
+    pub fn warm(&self, count: usize, limits: &DiskLimits, slots: usize) -> Result<(), Error> {
+        limits.check(|kind| self.enforceable(kind))?;
+        if slots > MAX_SLOTS {
+            return Err(DiskError::Slots { asked: slots, most: MAX_SLOTS }.into());
+        }
+        {
+            let mut warm = self.inner.warm();
+            warm.wanted = count.min(MAX_WARM);
+            warm.limits = *limits;
+            warm.slots = slots;
+        }
+        let _ = self.janitor.give(Job::Warm);
+        Ok(())
+    }
+
+    /// How many warm disks are ready.
+    pub fn warm_ready(&self) -> usize {
+        self.inner.warm().ready.len()
+    }
+
+    /// The disk with this id.
+    pub fn open_disk(&self, id: &str) -> Result<Disk, Error> {
+        id::check(id)?;
+        let place = self.inner.layout.at(Shelf::Disks, id);
+        place.open()?;
+        Ok(self.inner.disk_at(&place, id))
+    }
+
+    /// Changes the limits of a disk in use. A limit below what it already wrote stops further
+    /// writes; one below what it came with is refused.
+    pub fn set_limits(&self, id: &str, limits: &DiskLimits) -> Result<(), Error> {
+        id::check(id)?;
+        limits.check(|kind| self.enforceable(kind))?;
+        let place = self.inner.layout.at(Shelf::Disks, id);
+        Ok(self.inner.backend.set_limits(&place, limits)?)
+    }
+
+    /// The limits a disk has.
+    pub fn limits(&self, id: &str) -> Result<DiskLimits, Error> {
+        id::check(id)?;
+        Ok(self.inner.backend.limits(&self.inner.layout.at(Shelf::Disks, id))?)
+    }
+
+    /// Removes a disk or snapshot, whole or half made. What is not there is removed already.
+    ///
+    /// Its name is free when this returns; the space follows in the background.
+    pub fn remove(&self, id: &str) -> Result<(), Error> {
+        id::check(id)?;
+        for shelf in [Shelf::Disks, Shelf::Snapshots] {
+            self.discard(&self.inner.layout.at(shelf, id), id)?;
+        }
+        for name in self.inner.layout.names(Shelf::Partial)? {
+            if reclaim::meant(&name) == id {
+                self.discard(&self.inner.layout.at(Shelf::Partial, name), id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything in the pool.
+    pub fn list(&self) -> Result<Vec<DiskEntry>, Error> {
+        Ok(reclaim::list(&self.inner.layout)?)
+    }
+
+    /// Makes an immutable copy of a disk. With `live` false the caller has seen to it that
+    /// nothing writes; with `live` true files are copied as they are found.
+    ///
+    /// With btrfs it is on the disk when this returns, with all that was written before.
+    pub fn snapshot(
+        &self,
+        disk_id: &str,
+        snapshot_id: &str,
+        live: bool,
+    ) -> Result<SnapshotMade, Error> {
+        id::check(disk_id)?;
+        id::check(snapshot_id)?;
+        self.inner.check_room()?;
+        let _making = self.inner.making();
+        tracing::debug!(disk_id, snapshot_id, live, "snapshot");
+        let layout = &self.inner.layout;
+        let from = layout.at(Shelf::Disks, disk_id);
+        let to = layout.at(Shelf::Snapshots, snapshot_id);
+        let method = self.inner.copy(&from, &to, snapshot_id, Copying { limits: None, live })?;
+        Ok(SnapshotMade { method: method.into() })
+    }
+
+    /// Makes a disk that holds what the snapshot or disk `from` holds.
+    pub fn clone_to(
+        &self,
+        from: &str,
+        to: &str,
+        limits: &DiskLimits,
+        slots: usize,
+    ) -> Result<Disk, Error> {
+        Ok(self.inner.clone_to(from, to, limits, slots)?)
+    }
+
+    /// [`Pool::clone_to`] for many at once, with an outcome for each in the same order.
+    pub fn clone_many(
+        &self,
+        from: &str,
+        to: &[String],
+        limits: &DiskLimits,
+        slots: usize,
+    ) -> Vec<Result<Disk, Error>> {
+        let per_thread = to.len().div_ceil(CLONE_THREADS).max(1);
+        let inner = &self.inner;
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = to
+                .chunks(per_thread)
+                .map(|ids| {
+                    scope.spawn(move || -> Vec<Result<Disk, Error>> {
+                        ids.iter().map(|id| Ok(inner.clone_to(from, id, limits, slots)?)).collect()
+                    })
+                })
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+        })
+    }
+
+    /// Puts a disk back to what `snapshot_id` holds, in one step: whoever looks sees the old
+    /// contents or the new. The limits stay. Nothing may have the disk mounted.
+    pub fn replace(&self, disk_id: &str, snapshot_id: &str) -> Result<(), Error> {
+        id::check(disk_id)?;
+        id::check(snapshot_id)?;
+        let layout = &self.inner.layout;
+        let disk = layout.at(Shelf::Disks, disk_id);
+        let snapshot = layout.at(Shelf::Snapshots, snapshot_id);
+        let _making = self.inner.making();
+        let limits = self.inner.backend.limits(&disk)?;
+        let fresh = layout.attempt(Shelf::Partial, disk_id);
+        let made = self.inner.backend.copy(
+            &snapshot,
+            &fresh,
+            Copying { limits: Some(limits), live: false },
+        );
+        if let Err(error) = made.and_then(|_| fresh.exchange(&disk)) {
+            self.discard(&fresh, disk_id)?;
+            return Err(error.into());
+        }
+        Ok(self.discard(&fresh, disk_id)?)
+    }
+
+    /// What a disk or snapshot uses.
+    pub fn usage(&self, id: &str) -> Result<DiskUsage, Error> {
+        Ok(self.inner.backend.usage(&self.inner.find(id)?)?)
+    }
+
+    /// Whether a disk is at its limit, or the whole pool is: what a command that failed for want
+    /// of space is told.
+    pub fn is_full(&self, id: &str) -> bool {
+        let full = self.inner.find(id).and_then(|place| self.inner.backend.is_full(&place));
+        full.unwrap_or(false) || self.space().is_ok_and(|space| space.free_bytes < (1 << 20))
+    }
+
+    /// Room in the pool.
+    pub fn space(&self) -> Result<PoolSpace, Error> {
+        Ok(self.inner.space()?)
+    }
+
+    /// Makes all that was acknowledged survive a power loss too.
+    pub fn sync(&self) -> Result<(), Error> {
+        Ok(self.inner.backend.sync()?)
+    }
+
+    /// Removes partial disks, the trash, and every disk and snapshot that is not in `keep`, and
+    /// says so. What is in `keep` is never touched.
+    pub fn reclaim(&self, keep: &HashSet<String>) -> Result<Vec<RecoveryAction>, Error> {
+        Ok(reclaim::reclaim(&self.inner, keep)?)
+    }
+
+    /// Ends the background work and unmounts a filesystem that the pool had mounted. The server
+    /// does not: its workspaces go on.
+    pub fn close(self) -> Result<(), Error> {
+        let Self { janitor, inner } = self;
+        drop(janitor);
+        Ok(inner.backend.unmount()?)
+    }
+
+    /// Moves what is at `place` to the trash and has it removed.
+    fn discard(&self, place: &Place<'_>, id: &str) -> Result<(), DiskError> {
+        let trash = self.inner.layout.attempt(Shelf::Trash, id);
+        match place.move_to(&trash) {
+            Ok(()) => {}
+            Err(DiskError::Missing(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        match self.janitor.give(Job::Empty(trash.name)) {
+            Ok(()) => Ok(()),
+            Err(Job::Empty(name)) => self.inner.empty(&name),
+            Err(Job::Warm) => Ok(()),
+        }
+    }
+}
+
+impl Inner {
+    fn disk_at(self: &Arc<Self>, place: &Place<'_>, id: &str) -> Disk {
+        Disk { id: id.into(), path: place.path(), pool: Arc::downgrade(self) }
+    }
+
+    pub(crate) fn prepare_slots(&self, id: &str, slots: usize) -> Result<(), DiskError> {
+        self.backend.prepare_slots(&self.layout.at(Shelf::Disks, id), slots)
+    }
+
+    /// Held while something is being made, so that [`Pool::reclaim`] does not take it for a
+    /// leftover.
+    fn making(&self) -> RwLockReadGuard<'_, ()> {
+        self.making.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while leftovers are removed.
+    pub(crate) fn reclaiming(&self) -> RwLockWriteGuard<'_, ()> {
+        self.making.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn warm(&self) -> std::sync::MutexGuard<'_, Warm> {
+        // The lists inside are whole between any two statements.
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wants_warm(&self) -> bool {
+        let warm = self.warm();
+        warm.ready.len() < warm.wanted
+    }
+
+    /// The disk or snapshot with this id.
+    fn find(&self, id: &str) -> Result<Place<'_>, DiskError> {
+        id::check(id)?;
+        [Shelf::Disks, Shelf::Snapshots]
+            .into_iter()
+            .map(|shelf| self.layout.at(shelf, id))
+            .find(Place::exists)
+            .ok_or_else(|| DiskError::Missing(id.into()))
+    }
+
+    pub(crate) fn space(&self) -> Result<PoolSpace, DiskError> {
+        let read = |stat: rustix::fs::StatVfs| {
+            (
+                stat.f_blocks.saturating_mul(stat.f_frsize),
+                stat.f_bavail.saturating_mul(stat.f_frsize),
+            )
+        };
+        let path = &self.layout.path;
+        let (total_bytes, mut free_bytes) =
+            read(rustix::fs::fstatvfs(&self.layout.root).at("read the space of", path.display())?);
+        if let Some(below) = self.backend.below() {
+            let (_, below_free) =
+                read(rustix::fs::statvfs(below).at("read the space of", below.display())?);
+            free_bytes = free_bytes.min(below_free);
+        }
+        Ok(PoolSpace { total_bytes, free_bytes })
+    }
+
+    fn check_room(&self) -> Result<(), DiskError> {
+        let free = self.space()?.free_bytes;
+        if free < self.min_free_bytes {
+            return Err(DiskError::PoolFull { free, least: self.min_free_bytes });
+        }
+        Ok(())
+    }
+
+    fn create(
+        self: &Arc<Self>,
+        id: &str,
+        limits: &DiskLimits,
+        slots: usize,
+    ) -> Result<Disk, DiskError> {
+        id::check(id)?;
+        let _making = self.making();
+        limits.check(|kind| self.backend.enforceable(kind))?;
+        self.check_room()?;
+        let place = self.layout.at(Shelf::Disks, id);
+        let taken = { self.warm().ready.pop() };
+        if let Some(warm) = taken {
+            match self.take_warm(&warm, &place, limits, slots) {
+                Ok(()) => return Ok(self.disk_at(&place, id)),
+                Err(error @ DiskError::Exists(_)) => {
+                    self.warm().ready.push(warm);
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, name = warm.name, "a warm disk could not be used");
+                    let gone = self.layout.attempt(Shelf::Trash, &warm.name);
+                    if self.layout.at(Shelf::Warm, &warm.name).move_to(&gone).is_ok() {
+                        self.empty(&gone.name)?;
+                    }
+                }
+            }
+        }
+        let fresh = self.layout.attempt(Shelf::Partial, id);
+        self.finish(self.backend.create(&fresh, limits, slots), &fresh, &place)?;
+        Ok(self.disk_at(&place, id))
+    }
+
+    fn take_warm(
+        &self,
+        warm: &WarmDisk,
+        to: &Place<'_>,
+        limits: &DiskLimits,
+        slots: usize,
+    ) -> Result<(), DiskError> {
+        let place = self.layout.at(Shelf::Warm, &warm.name);
+        if warm.limits != *limits {
+            self.backend.set_limits(&place, limits)?;
+        }
+        if warm.slots < slots {
+            self.backend.prepare_slots(&place, slots)?;
+        }
+        place.move_to(to)
+    }
+
+    /// Gives what was made its name, or removes it when making or naming failed.
+    fn finish(
+        &self,
+        made: Result<(), DiskError>,
+        fresh: &Place<'_>,
+        place: &Place<'_>,
+    ) -> Result<(), DiskError> {
+        made.and_then(|()| fresh.move_to(place)).inspect_err(|_| {
+            if fresh.exists()
+                && let Err(error) = self.backend.destroy(fresh)
+            {
+                tracing::warn!(%error, name = fresh.name, "left for the next start to reclaim");
+            }
+        })
+    }
+
+    fn copy(
+        &self,
+        from: &Place<'_>,
+        to: &Place<'_>,
+        id: &str,
+        copying: Copying,
+    ) -> Result<&'static str, DiskError> {
+        if to.exists() {
+            return Err(DiskError::Exists(id.into()));
+        }
+        if self.backend.copies_atomically() && copying.limits.is_none() {
+            return self.backend.copy(from, to, copying);
+        }
+        let fresh = self.layout.attempt(Shelf::Partial, id);
+        let made = self.backend.copy(from, &fresh, copying);
+        let (method, made) = match made {
+            Ok(method) => (method, Ok(())),
+            Err(error) => ("", Err(error)),
+        };
+        self.finish(made, &fresh, to)?;
+        Ok(method)
+    }
+
+    fn clone_to(
+        self: &Arc<Self>,
+        from: &str,
+        to: &str,
+        limits: &DiskLimits,
+        slots: usize,
+    ) -> Result<Disk, DiskError> {
+        id::check(to)?;
+        let _making = self.making();
+        limits.check(|kind| self.backend.enforceable(kind))?;
+        self.check_room()?;
+        let source = self.find(from)?;
+        let place = self.layout.at(Shelf::Disks, to);
+        if place.exists() {
+            return Err(DiskError::Exists(to.into()));
+        }
+        let fresh = self.layout.attempt(Shelf::Partial, to);
+        let made = self
+            .backend
+            .copy(
+                &source,
+                &fresh,
+                Copying { limits: Some(*limits), live: source.shelf == Shelf::Disks },
+            )
+            .and_then(|_| self.backend.prepare_slots(&fresh, slots));
+        self.finish(made, &fresh, &place)?;
+        Ok(self.disk_at(&place, to))
+    }
+
+    /// Removes one name from the trash.
+    pub(crate) fn empty(&self, name: &str) -> Result<(), DiskError> {
+        self.backend.destroy(&self.layout.at(Shelf::Trash, name))
+    }
+
+    /// Makes warm disks until there are as many as wanted.
+    pub(crate) fn refill(&self) -> Result<(), DiskError> {
+        for _ in 0..MAX_WARM {
+            let (limits, slots, number) = {
+                let mut warm = self.warm();
+                if warm.ready.len() >= warm.wanted {
+                    return Ok(());
+                }
+                warm.made += 1;
+                (warm.limits, warm.slots, warm.made)
+            };
+            self.check_room()?;
+            let _making = self.making();
+            let name = format!("warm-{}-{number}", std::process::id());
+            let place = self.layout.at(Shelf::Warm, &name);
+            let fresh = self.layout.attempt(Shelf::Partial, &name);
+            self.finish(self.backend.create(&fresh, &limits, slots), &fresh, &place)?;
+            self.warm().ready.push(WarmDisk { name, limits, slots });
+        }
+        Ok(())
+    }
+
+    /// Takes over the warm disks of an earlier process.
+    fn adopt_warm(&self) -> Result<(), DiskError> {
+        for name in self.layout.names(Shelf::Warm)? {
+            let place = self.layout.at(Shelf::Warm, &name);
+            let limits = self.backend.limits(&place)?;
+            let slots = (0..MAX_SLOTS)
+                .take_while(|slot| place.path().join(format!("work/{slot}")).is_dir())
+                .count();
+            self.warm().ready.push(WarmDisk { name, limits, slots });
+        }
+        Ok(())
+    }
+}

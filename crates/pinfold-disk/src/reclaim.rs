@@ -1,0 +1,81 @@
+//! What is in a pool, and putting right what a crash left.
+
+use std::collections::HashSet;
+
+use pinfold_types::api::RecoveryAction;
+
+use crate::{
+    error::DiskError,
+    id::ATTEMPT,
+    layout::{Layout, Shelf},
+    pool::Inner,
+    types::{DiskEntry, DiskKind},
+};
+
+/// The id that a partial or removed disk was meant to have.
+pub(crate) fn meant(name: &str) -> &str {
+    name.split(ATTEMPT).next().unwrap_or(name)
+}
+
+pub(crate) fn list(layout: &Layout) -> Result<Vec<DiskEntry>, DiskError> {
+    let mut entries = Vec::new();
+    for shelf in Shelf::ALL {
+        let kind = match shelf {
+            Shelf::Disks => DiskKind::Workspace,
+            Shelf::Snapshots => DiskKind::Snapshot,
+            Shelf::Warm => DiskKind::Warm,
+            Shelf::Partial | Shelf::Trash => DiskKind::Partial,
+        };
+        entries.extend(
+            layout
+                .names(shelf)?
+                .into_iter()
+                .map(|name| DiskEntry { id: meant(&name).to_owned(), kind }),
+        );
+    }
+    Ok(entries)
+}
+
+/// Removes everything half made or half removed, and what no one in `keep` owns.
+pub(crate) fn reclaim(
+    inner: &Inner,
+    keep: &HashSet<String>,
+) -> Result<Vec<RecoveryAction>, DiskError> {
+    let layout = &inner.layout;
+    let _alone = inner.reclaiming();
+    let mut actions = Vec::new();
+    let mut say = |object: &str, action: &str, reason: &str| {
+        actions.push(RecoveryAction {
+            kind: "disk".into(),
+            object: object.into(),
+            action: action.into(),
+            reason: reason.into(),
+        });
+    };
+    for (shelf, what) in [(Shelf::Disks, "disk"), (Shelf::Snapshots, "snapshot")] {
+        for name in layout.names(shelf)? {
+            if keep.contains(&name) {
+                continue;
+            }
+            // Through the trash: if this is cut short too, the rest is plainly rubbish.
+            let gone = layout.attempt(Shelf::Trash, &name);
+            layout.at(shelf, &name).move_to(&gone)?;
+            inner.backend.destroy(&gone)?;
+            say(&name, "reclaimed", &format!("no record names this {what}"));
+        }
+    }
+    for (shelf, action, reason) in [
+        (Shelf::Partial, "undone", "it was half made"),
+        (Shelf::Trash, "finished", "its removal had begun"),
+    ] {
+        for name in layout.names(shelf)? {
+            inner.backend.destroy(&layout.at(shelf, &name))?;
+            say(meant(&name), action, reason);
+        }
+    }
+    let counters = inner.backend.sweep()?;
+    if counters > 0 {
+        say("quota groups", "reclaimed", &format!("{counters} belonged to disks that are gone"));
+    }
+    Ok(actions)
+}
