@@ -32,6 +32,7 @@ use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use crate::{
     failure::{AtStep, Failure, Step},
     seccomp::Filters,
+    spec::lacks,
     wire::{self, Reply, Request},
 };
 
@@ -111,7 +112,8 @@ fn start(
 ) -> Result<(), Failure> {
     let request: Request = serde_json::from_slice(bytes)
         .map_err(|error| Failure::said(Step::Request, "", error.to_string()))?;
-    let guest = programs.get(&request.spec.guest)?;
+    let readable = lacks!(request.extras, Dumpable);
+    let guest = programs.get(&request.spec.guest, readable)?;
     let reply = reply.try_clone().at(Step::Request)?;
     match clone_process(prepared.proof, OwnNamespaces::NONE, None).at(Step::Fork)? {
         Cloned::Parent { .. } => Ok(()),
@@ -129,24 +131,25 @@ fn start(
 /// a process whose program it may not read from being traced, dumped or looked into, from its
 /// first instruction on (execve(2), "dumpable").
 #[derive(Default)]
-struct Programs(HashMap<PathBuf, (Stamp, OwnedFd)>);
+struct Programs(HashMap<(PathBuf, bool), (Stamp, OwnedFd)>);
 
 type Stamp = (u64, u64, i64, u64);
 
 impl Programs {
-    fn get(&mut self, path: &Path) -> Result<&OwnedFd, Failure> {
+    fn get(&mut self, path: &Path, readable: bool) -> Result<&OwnedFd, Failure> {
+        let key = (path.to_owned(), readable);
         let stat = rustix::fs::stat(path).on(Step::GuestProgram, path.display())?;
         let stamp: Stamp =
             (stat.st_dev, stat.st_ino, stat.st_mtime, u64::try_from(stat.st_size).unwrap_or(0));
-        if self.0.get(path).is_none_or(|(known, _)| *known != stamp) {
-            let copy = sealed_copy(path).on(Step::GuestProgram, path.display())?;
-            self.0.insert(path.to_owned(), (stamp, copy));
+        if self.0.get(&key).is_none_or(|(known, _)| *known != stamp) {
+            let copy = sealed_copy(path, readable).on(Step::GuestProgram, path.display())?;
+            self.0.insert(key.clone(), (stamp, copy));
         }
-        Ok(&self.0.get(path).expect("just inserted").1)
+        Ok(&self.0.get(&key).expect("just inserted").1)
     }
 }
 
-fn sealed_copy(path: &Path) -> std::io::Result<OwnedFd> {
+fn sealed_copy(path: &Path, readable: bool) -> std::io::Result<OwnedFd> {
     /// Not in rustix: without it, a machine with vm.memfd_noexec=1 makes the file unexecutable.
     const EXECUTABLE: u32 = 0x10;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -156,7 +159,7 @@ fn sealed_copy(path: &Path) -> std::io::Result<OwnedFd> {
             .or_else(|_| rustix::fs::memfd_create("pinfold-guest", flags))?;
     let mut target = File::from(memory);
     std::io::copy(&mut File::open(path)?, &mut target)?;
-    rustix::fs::fchmod(&target, Mode::from_raw_mode(0o111))?;
+    rustix::fs::fchmod(&target, Mode::from_raw_mode(if readable { 0o555 } else { 0o111 }))?;
     rustix::fs::fcntl_add_seals(
         &target,
         SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,

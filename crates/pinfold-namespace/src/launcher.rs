@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     failure::Failure,
     identity,
-    spec::{LaunchSpec, Launched},
+    spec::{LaunchExtras, LaunchSpec, Launched},
     wire::{self, Reply, Request},
 };
 
@@ -87,13 +87,18 @@ impl Launcher {
 
     /// Starts a workspace's guest behind its walls. When this returns an error, nothing runs.
     pub async fn launch(&self, spec: LaunchSpec) -> Result<Launched> {
+        self.launch_with(spec, LaunchExtras::default()).await
+    }
+
+    /// As [`Self::launch`], for measurements and tests.
+    pub async fn launch_with(&self, spec: LaunchSpec, extras: LaunchExtras) -> Result<Launched> {
         if spec.guest_config.len() > MAX_CONFIG {
             return Err(Error::new(
                 ErrorCode::TooLarge,
                 format!("the guest's configuration is over {MAX_CONFIG} bytes"),
             ));
         }
-        let request = Request { mode: crate::mode(), spec };
+        let request = Request { mode: crate::mode(), spec, extras };
         let text = serde_json::to_vec(&request).map_err(Error::internal)?;
         if text.len() > wire::MAX_MESSAGE {
             return Err(Error::new(

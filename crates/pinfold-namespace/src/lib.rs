@@ -13,13 +13,17 @@ mod identity;
 mod launcher;
 mod seccomp;
 mod spec;
+mod subids;
 mod wire;
 
 pub use cgroup::{CgroupJoin, CgroupStats, Cgroups, WorkspaceCgroup};
 pub use failure::{Failure, Step};
 pub use identity::{open_pidfd, process_matches, start_time};
 pub use launcher::{Launcher, LauncherOptions};
-pub use spec::{IdRange, LaunchSpec, Launched};
+#[cfg(feature = "weaken")]
+pub use spec::Weakness;
+pub use spec::{IdRange, LaunchExtras, LaunchSpec, Launched};
+pub use subids::sub_ids;
 
 use pinfold_types::Mode;
 

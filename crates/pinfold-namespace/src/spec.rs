@@ -46,10 +46,70 @@ pub struct LaunchSpec {
     pub open_files: Option<u64>,
     /// Size of `/dev/shm`, which is charged to the memory limit.
     pub shm_bytes: u64,
-    /// Report how long each step took.
-    #[serde(default)]
-    pub trace: bool,
 }
+
+/// What only measurements and tests ask of a launch.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LaunchExtras {
+    /// Report how long each step took.
+    pub trace: bool,
+    /// Walls to leave out, so that the escape suite can show its attacks to be real.
+    #[cfg(feature = "weaken")]
+    #[serde(default)]
+    pub weaken: Vec<Weakness>,
+}
+
+/// A wall that can be left out. Only compiled for tests of the escape suite.
+#[cfg(feature = "weaken")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weakness {
+    /// No system call filter.
+    Seccomp,
+    /// All capabilities stay, over the workspace's own namespaces.
+    Capabilities,
+    /// Programs may raise their rights at exec.
+    NoNewPrivileges,
+    /// No Landlock.
+    Landlock,
+    /// /proc without masks, and user namespaces allowed by their limit.
+    Masks,
+    /// The whole of the host's /dev; together with [`Self::HostRoot`].
+    Devices,
+    /// The host's network.
+    Network,
+    /// The host's host name, IPC objects and cgroup view.
+    SystemNames,
+    /// The host's root stays in view, at `/host`.
+    HostRoot,
+    /// A descriptor of the host's root directory stays open, as number 9.
+    Descriptor,
+    /// The first process can be read and traced.
+    Dumpable,
+}
+
+impl LaunchExtras {
+    /// Whether a wall is left out: never, outside of the escape suite's builds.
+    #[cfg(feature = "weaken")]
+    pub(crate) fn lacks(&self, wall: Weakness) -> bool {
+        self.weaken.contains(&wall)
+    }
+}
+
+/// Asks whether a wall is left out. Constant, and so compiled away, without the feature.
+macro_rules! lacks {
+    ($extras:expr, $wall:ident) => {{
+        #[cfg(feature = "weaken")]
+        let lacks = $extras.lacks($crate::spec::Weakness::$wall);
+        #[cfg(not(feature = "weaken"))]
+        let lacks = {
+            let _ = &$extras;
+            false
+        };
+        lacks
+    }};
+}
+pub(crate) use lacks;
 
 /// A workspace whose guest runs.
 #[derive(Debug)]

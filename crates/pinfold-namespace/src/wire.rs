@@ -17,7 +17,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{failure::Failure, spec::LaunchSpec};
+use crate::{
+    failure::Failure,
+    spec::{LaunchExtras, LaunchSpec},
+};
 
 /// Most bytes of one message: below the kernel's default send buffer of 208 KiB.
 pub(crate) const MAX_MESSAGE: usize = 128 << 10;
@@ -29,6 +32,7 @@ pub(crate) const MAX_DESCRIPTORS: usize = 253;
 pub(crate) struct Request {
     pub mode: Mode,
     pub spec: LaunchSpec,
+    pub extras: LaunchExtras,
 }
 
 /// Launching children to server, on the launch's own reply socket. The end of the stream after

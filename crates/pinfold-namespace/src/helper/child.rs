@@ -18,6 +18,7 @@ use rustix::{
 use super::{Launch, device::Devices, drops, files, mounts, procfs::Kernel, restrict};
 use crate::{
     failure::{AtStep, Failure, Step},
+    spec::lacks,
     wire::{self, Reply},
 };
 
@@ -46,7 +47,7 @@ struct Trace<'a> {
 
 impl Trace<'_> {
     fn mark(&self, name: &str) {
-        if self.launch.request.spec.trace {
+        if self.launch.request.extras.trace {
             let passed = self.launch.started.elapsed().as_micros();
             let passed = u64::try_from(passed).unwrap_or(u64::MAX);
             self.marks.borrow_mut().push((name.to_owned(), passed));
@@ -55,20 +56,26 @@ impl Trace<'_> {
 }
 
 fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Failure>> {
-    let spec = &launch.request.spec;
+    let (spec, extras) = (&launch.request.spec, &launch.request.extras);
     let trace = Trace { launch, marks: RefCell::new(Vec::new()) };
     trace.mark("cloned");
     let plan = mounts::plan(spec);
     mounts::check(&plan)?;
-    let own = OwnNamespaces::NET
-        .and(OwnNamespaces::MOUNT)
-        .and(OwnNamespaces::IPC)
-        .and(OwnNamespaces::UTS)
-        .and(OwnNamespaces::CGROUP);
+    let mut own = OwnNamespaces::MOUNT;
+    if !lacks!(extras, Network) {
+        own = own.and(OwnNamespaces::NET);
+    }
+    if !lacks!(extras, SystemNames) {
+        own = own.and(OwnNamespaces::IPC).and(OwnNamespaces::UTS).and(OwnNamespaces::CGROUP);
+    }
     launch::unshare(own).at(Step::Namespaces)?;
     trace.mark("namespaces");
-    netif::loopback_up().at(Step::Loopback)?;
-    rustix::system::sethostname(spec.hostname.as_bytes()).on(Step::Hostname, &spec.hostname)?;
+    if own.has(OwnNamespaces::NET) {
+        netif::loopback_up().at(Step::Loopback)?;
+    }
+    if own.has(OwnNamespaces::UTS) {
+        rustix::system::sethostname(spec.hostname.as_bytes()).on(Step::Hostname, &spec.hostname)?;
+    }
     trace.mark("loopback and host name");
 
     let mut descriptors = receive(parent)?;
@@ -96,12 +103,21 @@ fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Fail
 
     // From here on every path is inside the workspace's own root, whatever links it holds.
     mounts::place_covers(covers)?;
+    #[cfg(feature = "weaken")]
+    if lacks!(extras, HostRoot) {
+        files::ensure_directory("/host", 0o755)?;
+        rustix::mount::mount_bind_recursive(".", "/host").at(Step::DetachHost)?;
+    }
     unmount(".", UnmountFlags::DETACH).at(Step::DetachHost)?;
     rustix::process::chdir("/").at(Step::PivotRoot)?;
     trace.mark("host detached");
     devices.place()?;
     trace.mark("dev placed");
-    kernel.place(spec.nested)?;
+    #[cfg(feature = "weaken")]
+    if lacks!(extras, Devices) && lacks!(extras, HostRoot) {
+        rustix::mount::mount_bind_recursive("/host/dev", "/dev").at(Step::Dev)?;
+    }
+    kernel.place(spec.nested, !lacks!(extras, Masks))?;
     trace.mark("proc and sys placed");
     run_and_tmp()?;
     files::etc(&spec.hostname)?;
@@ -110,15 +126,29 @@ fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Fail
 
     drops::resource_limits(spec.open_files)?;
     launch::default_signals().at(Step::Signals)?;
-    rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges)?;
-    restrict::landlock(launch.prepared.landlock_abi, spec.nested)?;
-    drops::capabilities().at(Step::Capabilities)?;
+    if !lacks!(extras, NoNewPrivileges) {
+        rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges)?;
+    }
+    if !lacks!(extras, Landlock) {
+        restrict::landlock(launch.prepared.landlock_abi, spec.nested)?;
+    }
     trace.mark("privileges dropped");
 
     place_descriptors(launch, &listener)?;
+    #[cfg(feature = "weaken")]
+    if lacks!(extras, Descriptor) {
+        let host =
+            rustix::fs::open("/host", OFlags::RDONLY, FileMode::empty()).at(Step::Descriptors)?;
+        launch::place_descriptor(launch.prepared.proof, host.as_fd(), 9).at(Step::Descriptors)?;
+    }
+    if !lacks!(extras, Capabilities) {
+        drops::capabilities().at(Step::Capabilities)?;
+    }
     // The filter is last, so that it need not allow what building the walls takes. All that
     // follows are the answer to the server and the exec.
-    launch.prepared.filters.install(spec.nested).at(Step::Seccomp)?;
+    if !lacks!(extras, Seccomp) {
+        launch.prepared.filters.install(spec.nested).at(Step::Seccomp)?;
+    }
     trace.mark("seccomp");
     launch.answer(
         &Reply::Ready {

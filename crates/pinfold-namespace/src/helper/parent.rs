@@ -120,6 +120,8 @@ fn map_ids(launch: &Launch<'_>, pid: i32) -> Result<(), Failure> {
             Ok(())
         }
         Mode::User => {
+            // The mappers' exit codes are wanted, so their ends must not be reaped unseen.
+            pinfold_sys::launch::default_signals().at(Step::Signals)?;
             for program in ["newuidmap", "newgidmap"] {
                 run_mapper(
                     program,

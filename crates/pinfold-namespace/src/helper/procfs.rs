@@ -72,7 +72,7 @@ impl Kernel {
 
     /// Puts /proc and /sys in place; the root is the workspace's own by now. `/dev/null` must be
     /// there.
-    pub(super) fn place(self, nested: bool) -> Result<(), Failure> {
+    pub(super) fn place(self, nested: bool, masked: bool) -> Result<(), Failure> {
         files::ensure_directory("/sys", 0o755)?;
         mounts::attach(&self.sys, CWD, "/sys").at(Step::Sys)?;
         for directory in ["fs", "fs/cgroup", "kernel", "kernel/mm", "devices", "devices/system"] {
@@ -87,7 +87,12 @@ impl Kernel {
         }
         files::ensure_directory("/proc", 0o555)?;
         mounts::attach(&self.proc, CWD, "/proc").at(Step::Proc)?;
-        if !nested {
+        if !masked {
+            return Ok(());
+        }
+        if nested {
+            keep_one_unmasked()?;
+        } else {
             forbid_user_namespaces(&self.proc)?;
         }
         self.mask()?;
@@ -135,6 +140,28 @@ impl Kernel {
 fn seal(tree: &OwnedFd) -> Result<(), Errno> {
     set_attributes(tree.as_fd(), READ_ONLY | NO_SUID | NO_DEVICES | NO_EXEC, None)
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// A nested container mounts a /proc of its own, which the kernel allows only where an unmasked
+/// one is mounted (`mount_too_revealing`). So there is one, beneath another mount that nobody
+/// inside can take away: in the workspace for want of CAP_SYS_ADMIN, in a nested namespace
+/// because inherited mounts are locked (mount_namespaces(7)).
+fn keep_one_unmasked() -> Result<(), Failure> {
+    const PLACE: &str = "/dev/.proc";
+    let closed = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let cover = || {
+        let options = [("mode", "000"), ("size", "4k"), ("nr_inodes", "8")];
+        mounts::filesystem("tmpfs", &options, closed).on(Step::Proc, PLACE)
+    };
+    let (below, above) = (cover()?, cover()?);
+    rustix::fs::mkdir(PLACE, Mode::empty()).on(Step::Proc, PLACE)?;
+    mounts::attach(&below, CWD, PLACE).on(Step::Proc, PLACE)?;
+    rustix::fs::mkdirat(&below, "proc", Mode::empty()).on(Step::Proc, PLACE)?;
+    let proc = mounts::filesystem("proc", &[], closed).on(Step::Proc, PLACE)?;
+    mounts::attach(&proc, &below, "proc").on(Step::Proc, PLACE)?;
+    mounts::attach(&above, CWD, PLACE).on(Step::Proc, PLACE)
 }
 
 /// user_namespaces(7): the limit counts for this namespace and all beneath it.

@@ -11,7 +11,8 @@ use std::{
 };
 
 use pinfold_namespace::{
-    Cgroups, IdRange, LaunchSpec, Launched, Launcher, LauncherOptions, WorkspaceCgroup,
+    Cgroups, IdRange, LaunchExtras, LaunchSpec, Launched, Launcher, LauncherOptions,
+    WorkspaceCgroup,
 };
 use pinfold_types::{RootMount, WorkspaceId, limits::ResourceLimits};
 use rustix::process::{Signal, pidfd_send_signal};
@@ -43,6 +44,7 @@ pub(crate) struct Workspace {
 pub(crate) struct Ground {
     pub directory: tempfile::TempDir,
     pub spec: LaunchSpec,
+    pub extras: LaunchExtras,
 }
 
 impl Ground {
@@ -90,9 +92,8 @@ impl Ground {
             nested: false,
             open_files: Some(4096),
             shm_bytes: 64 << 20,
-            trace: true,
         };
-        Self { directory, spec }
+        Self { directory, spec, extras: LaunchExtras { trace: true, ..LaunchExtras::default() } }
     }
 
     pub(crate) async fn start(self, launcher: &Launcher) -> Workspace {
@@ -103,7 +104,7 @@ impl Ground {
         self,
         launcher: &Launcher,
     ) -> Result<Workspace, (Self, pinfold_types::Error)> {
-        match launcher.launch(self.spec.clone()).await {
+        match launcher.launch_with(self.spec.clone(), self.extras.clone()).await {
             Ok(launched) => {
                 Ok(Workspace { launched, cgroup: None, spec: self.spec, directory: self.directory })
             }
@@ -141,13 +142,7 @@ impl Workspace {
     }
 
     pub(crate) fn ask(&self, line: &str) -> String {
-        let mut stream = UnixStream::connect(&self.spec.socket).expect("the guest listens");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        stream.write_all(line.as_bytes()).unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        answer
+        ask_at(&self.spec.socket, line)
     }
 
     /// Runs a Python program inside, whose output must be as wanted.
@@ -164,6 +159,17 @@ impl Drop for Workspace {
             let _ = cgroup.remove();
         }
     }
+}
+
+/// The test guest's answer to one line.
+pub(crate) fn ask_at(socket: &Path, line: &str) -> String {
+    let mut stream = UnixStream::connect(socket).expect("the guest listens");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(line.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
 }
 
 /// Waits until the first process has ended (its handle becomes readable).

@@ -3,5 +3,9 @@
 mod harness;
 mod launch;
 mod limits;
+mod nested;
 mod timing;
+mod user_mode;
 mod walls;
+#[cfg(feature = "weaken")]
+mod weakened;

@@ -26,7 +26,10 @@ async fn series(name: &str, limits: Option<ResourceLimits>) {
             .map(|limits| cgroups.create(&ground.spec.workspace, limits).expect("a cgroup"));
         ground.spec.cgroup = group.as_ref().map(pinfold_namespace::WorkspaceCgroup::join);
         let before = Instant::now();
-        let launched = launcher.launch(ground.spec.clone()).await.expect("a launch");
+        let launched = launcher
+            .launch_with(ground.spec.clone(), ground.extras.clone())
+            .await
+            .expect("a launch");
         totals.push(u64::try_from(before.elapsed().as_micros()).unwrap());
         for (place, (step, at)) in launched.trace.iter().enumerate() {
             steps.entry(step.clone()).or_insert_with(|| (place, Vec::new())).1.push(*at);
