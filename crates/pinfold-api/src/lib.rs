@@ -1,1 +1,25 @@
 //! REST and WebSocket: parse, authenticate, call one service function, render.
+//!
+//! Every route is an operation of the table in `pinfold-auth`, and every operation has a route.
+//! A handler gets a [`call::Call`], which exists only after the grant was given, hands it to one
+//! service function and renders what comes back. What this room refuses: bodies, paths, headers
+//! and frames over their limits, JSON with unknown fields, callers that the kernel does not name
+//! as the owner, browsers.
+#![forbid(unsafe_code)]
+
+mod call;
+mod caller;
+mod layers;
+mod listen;
+pub mod problem;
+mod reply;
+mod routes;
+mod streams;
+mod upgrade;
+pub mod ws;
+
+pub use caller::Caller;
+pub use listen::{Activity, Server};
+pub use problem::{PROBLEM_JSON, Problem};
+pub use routes::{routed, router};
+pub use upgrade::Streams;

@@ -1,0 +1,244 @@
+//! One call of one operation: authorized before anything of its body is read.
+
+use std::{collections::BTreeMap, marker::PhantomData, time::Duration};
+
+use axum::{
+    RequestPartsExt,
+    body::{Body as AxumBody, HttpBody},
+    extract::{FromRequest, Path, Query, Request},
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use http::{header, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use pinfold_auth::{Grant, ObjectKind, ObjectRef, Operation, operation::Body};
+use pinfold_control::ByteStream;
+use pinfold_types::{
+    Error, ErrorCode, ImageId, ImageName, Result, SnapshotId, SnapshotName, WorkspaceId,
+    WorkspaceName, limits::MAX_BODY_BYTES, name::excerpt,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{caller::Caller, reply::Failure};
+
+/// Longest wait for a JSON body, and for the next chunk of a streamed one.
+const BODY_WAIT: Duration = Duration::from_mins(1);
+
+/// An authorized call. It gives its grant away once, to the service function.
+#[derive(Debug)]
+pub(crate) struct Call<O: Operation> {
+    grant: Grant<O>,
+    path: BTreeMap<String, String>,
+    parts: Parts,
+    body: AxumBody,
+    operation: PhantomData<O>,
+}
+
+impl<O: Operation, S: Send + Sync> FromRequest<S> for Call<O> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
+        let (mut parts, body) = request.into_parts();
+        let path: Path<BTreeMap<String, String>> = parts.extract().await.map_err(|_| {
+            Error::new(ErrorCode::InvalidPath, "the path is not valid percent-encoded UTF-8")
+        })?;
+        let Path(path) = path;
+        let caller = parts
+            .extensions
+            .get::<Caller>()
+            .ok_or_else(|| Error::new(ErrorCode::Unauthenticated, "no credential was given"))?;
+        let reference = path.get("ref").map(String::as_str).unwrap_or_default();
+        check_reference(O::INFO.object, reference)?;
+        let grant = caller.authorize::<O>(ObjectRef::of(O::INFO.object, reference))?;
+        let length = declared_length(&parts)?;
+        match O::INFO.body {
+            Body::None if !body.is_end_stream() && length != Some(0) => {
+                return Err(Error::new(
+                    ErrorCode::InvalidBody,
+                    format!("{} takes no body", O::INFO.name),
+                )
+                .into());
+            }
+            Body::Json(most) if length.is_some_and(|length| length > bound(most)) => {
+                return Err(too_large(most).into());
+            }
+            _ => {}
+        }
+        Ok(Self { grant, path, parts, body, operation: PhantomData })
+    }
+}
+
+impl<O: Operation> Call<O> {
+    /// The grant of a call that has nothing else.
+    pub(crate) fn grant(self) -> Grant<O> {
+        self.grant
+    }
+
+    /// The grant and the JSON body. An operation whose fields are all optional may come without.
+    pub(crate) async fn json<T: DeserializeOwned>(self) -> Result<(Grant<O>, T)> {
+        let most = match O::INFO.body {
+            Body::Json(most) => most,
+            Body::Stream | Body::None => MAX_BODY_BYTES,
+        };
+        let typed = is_json(&self.parts);
+        let bytes = collect(self.body, most).await?;
+        if typed == Some(false) || (typed.is_none() && !bytes.is_empty()) {
+            return Err(Error::new(
+                ErrorCode::UnsupportedMedia,
+                format!("{} takes application/json", O::INFO.name),
+            ));
+        }
+        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        Ok((self.grant, parse(text)?))
+    }
+
+    /// The grant, a request and an upload: the request as JSON in the body, and no upload; or as
+    /// JSON in `?request=`, and the body is the upload.
+    pub(crate) async fn json_or_upload<T>(self) -> Result<(Grant<O>, T, ByteStream)>
+    where
+        T: DeserializeOwned,
+    {
+        if is_json(&self.parts) == Some(true) {
+            let (grant, request) = self.json().await?;
+            return Ok((grant, request, Box::pin(futures_util::stream::empty())));
+        }
+        let Uploaded { request } = read_query(&self.parts)?;
+        Ok((self.grant, parse(request.as_bytes())?, Box::pin(body_stream(self.body))))
+    }
+
+    /// The grant, and the query; unknown names in it are refused.
+    pub(crate) fn query<T: DeserializeOwned>(self) -> Result<(Grant<O>, T)> {
+        let query = read_query(&self.parts)?;
+        Ok((self.grant, query))
+    }
+
+    /// The grant, the query, and the body as it comes.
+    pub(crate) fn stream<T: DeserializeOwned>(
+        self,
+    ) -> Result<(Grant<O>, T, impl Stream<Item = Result<Bytes>> + Send + 'static)> {
+        let query = read_query(&self.parts)?;
+        Ok((self.grant, query, body_stream(self.body)))
+    }
+
+    /// A further part of the path, such as `exec`.
+    pub(crate) fn path<T: std::str::FromStr<Err = Error>>(&self, name: &str) -> Result<T> {
+        self.path.get(name).map(String::as_str).unwrap_or_default().parse()
+    }
+
+    /// The port in the path.
+    pub(crate) fn port(&self) -> Result<u16> {
+        let text = self.path.get("port").map(String::as_str).unwrap_or_default();
+        text.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
+            Error::new(
+                ErrorCode::InvalidArgument,
+                format!("{:?} is not a port from 1 to 65535", excerpt(text)),
+            )
+        })
+    }
+
+    /// The grant, and what a WebSocket is made of.
+    pub(crate) fn into_parts(self) -> (Grant<O>, Parts) {
+        (self.grant, self.parts)
+    }
+
+    /// Head of the request.
+    pub(crate) const fn parts(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+/// Query of an upload.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Uploaded {
+    request: String,
+}
+
+/// Whether the body is said to be JSON; `None` when nothing is said.
+fn is_json(parts: &Parts) -> Option<bool> {
+    parts.headers.get(header::CONTENT_TYPE).map(|value| {
+        let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+    })
+}
+
+/// Unknown fields are named by serde's own message.
+fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(|error| {
+        Error::new(ErrorCode::InvalidBody, format!("the body is not what is taken: {error}"))
+    })
+}
+
+/// The query of a request.
+pub(crate) fn read_query<T: DeserializeOwned>(parts: &Parts) -> Result<T> {
+    Query::try_from_uri(&parts.uri).map(|Query(query)| query).map_err(|error| {
+        let why = std::error::Error::source(&error)
+            .map_or_else(|| error.to_string(), ToString::to_string);
+        Error::new(ErrorCode::InvalidArgument, format!("the query is not what is taken: {why}"))
+    })
+}
+
+/// Ids and names only: nothing else reaches the service.
+fn check_reference(kind: ObjectKind, text: &str) -> Result<()> {
+    let looks_like_id =
+        |prefix: &str| text.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
+    match kind {
+        ObjectKind::Server => Ok(()),
+        ObjectKind::Workspace if looks_like_id(WorkspaceId::PREFIX) => {
+            text.parse::<WorkspaceId>().map(drop)
+        }
+        ObjectKind::Workspace => text.parse::<WorkspaceName>().map(drop),
+        ObjectKind::Snapshot if looks_like_id(SnapshotId::PREFIX) => {
+            text.parse::<SnapshotId>().map(drop)
+        }
+        ObjectKind::Snapshot => text.parse::<SnapshotName>().map(drop),
+        ObjectKind::Image if looks_like_id(ImageId::PREFIX) => text.parse::<ImageId>().map(drop),
+        ObjectKind::Image => text.parse::<ImageName>().map(drop),
+    }
+}
+
+fn declared_length(parts: &Parts) -> Result<Option<u64>> {
+    let Some(value) = parts.headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
+    let parsed = value.to_str().ok().and_then(|text| text.parse().ok());
+    parsed
+        .map(Some)
+        .ok_or_else(|| Error::new(ErrorCode::InvalidBody, "the Content-Length is not a number"))
+}
+
+fn bound(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+fn too_large(most: usize) -> Error {
+    Error::new(ErrorCode::TooLarge, format!("the body is larger than {most} bytes"))
+}
+
+fn slow() -> Error {
+    Error::new(ErrorCode::Timeout, format!("no body came for {} s", BODY_WAIT.as_secs()))
+}
+
+fn cut(error: &dyn std::fmt::Display) -> Error {
+    Error::new(ErrorCode::Cancelled, "the body ended before it was whole").context(error)
+}
+
+async fn collect(body: AxumBody, most: usize) -> Result<Bytes> {
+    let collected = tokio::time::timeout(BODY_WAIT, Limited::new(body, most).collect()).await;
+    match collected.map_err(|_| slow())? {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large(most)),
+        Err(error) => Err(cut(&error)),
+    }
+}
+
+fn body_stream(body: AxumBody) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    let frames = body.into_data_stream().map(|chunk| chunk.map_err(|error| cut(&error)));
+    futures_util::stream::unfold(Some(frames), |frames| async {
+        let mut frames = frames?;
+        match tokio::time::timeout(BODY_WAIT, frames.next()).await {
+            Err(_) => Some((Err(slow()), None)),
+            Ok(None) => None,
+            Ok(Some(Err(error))) => Some((Err(error), None)),
+            Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(frames))),
+        }
+    })
+}

@@ -1,0 +1,96 @@
+//! What holds for every request: an id, bounds, headers, problem documents, one log line.
+
+use std::time::Instant;
+
+use axum::{
+    body::Body,
+    extract::Request,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use pinfold_types::{Error, ErrorCode, RequestId};
+
+use crate::{
+    problem::{PROBLEM_JSON, Problem},
+    reply::Failure,
+};
+
+/// Most bytes of a path with its query: `PATH_MAX` percent-encoded, and room.
+const MAX_TARGET_BYTES: usize = 16 << 10;
+/// The header that carries a request's id.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The outermost layer.
+pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
+    let id = RequestId::generate();
+    let begun = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    request.extensions_mut().insert(id);
+    let mut response = if target > MAX_TARGET_BYTES {
+        let message = format!("the path is longer than {MAX_TARGET_BYTES} bytes");
+        Failure(Error::new(ErrorCode::TooLarge, message)).into_response()
+    } else {
+        next.run(request).await
+    };
+    if let Some(error) = response.extensions_mut().remove::<Error>() {
+        log(&error, id);
+        problem(&mut response, &error, id);
+    }
+    let status = response.status().as_u16();
+    let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tracing::debug!(%id, %method, path, status, took_us, "request");
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+        headers.insert(REQUEST_ID, value);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A fault of ours is an error of the log; what a caller did wrong is not.
+fn log(error: &Error, id: RequestId) {
+    let cause = error.internal.as_deref().unwrap_or_default();
+    if error.code == ErrorCode::Internal {
+        tracing::error!(%id, code = %error.code, message = error.message, cause, "request failed");
+    } else {
+        tracing::debug!(%id, code = %error.code, message = error.message, cause, "request refused");
+    }
+}
+
+fn problem(response: &mut Response, error: &Error, id: RequestId) {
+    let document = Problem::new(error, Some(id.to_string()));
+    *response.body_mut() = Body::from(serde_json::to_vec(&document).unwrap_or_default());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    headers.remove(header::CONTENT_LENGTH);
+    let busy = matches!(
+        response.status(),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    );
+    if busy || error.retry_after_ms.is_some() {
+        let seconds = error.retry_after_ms.unwrap_or(1000).div_ceil(1000).max(1);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+}
+
+/// No such path.
+pub(crate) async fn no_route(request: Request) -> Failure {
+    let path = pinfold_types::name::excerpt(request.uri().path());
+    Failure(
+        Error::new(ErrorCode::NotFound, format!("there is no route {path:?}"))
+            .hint("GET /api/v1/operations lists every route"),
+    )
+}
+
+/// The path exists with another method.
+pub(crate) async fn no_method(request: Request) -> Failure {
+    let path = pinfold_types::name::excerpt(request.uri().path());
+    Failure(Error::new(
+        ErrorCode::MethodNotAllowed,
+        format!("{path:?} does not take {}", request.method()),
+    ))
+}

@@ -1,0 +1,152 @@
+//! Every route, from the operation table.
+
+mod execs;
+mod files;
+mod images;
+mod server;
+mod snapshots;
+mod workspaces;
+
+use std::{future::Future, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    middleware::from_fn,
+    response::IntoResponse,
+    routing::{MethodFilter, on},
+};
+use pinfold_auth::{
+    Operation,
+    operation::{Method, Reply as Answer},
+};
+use pinfold_control::{Node, Service};
+use pinfold_types::{Error, ErrorCode};
+
+use crate::{
+    call::Call,
+    layers,
+    reply::{Failure, Reply},
+};
+
+/// Longest that a call with one JSON answer may take: a fork of a thousand, a copied disk.
+const CALL: Duration = Duration::from_mins(15);
+
+/// The routes of a service.
+pub fn router<N: Node>(service: Service<N>) -> Router {
+    let Table { router, .. } = table();
+    router
+        .fallback(layers::no_route)
+        .method_not_allowed_fallback(layers::no_method)
+        .with_state(service)
+        .layer(from_fn(layers::frame))
+}
+
+/// Names of the operations that have a route, for the test that all of them do.
+pub fn routed<N: Node>() -> Vec<&'static str> {
+    table::<N>().names
+}
+
+/// A router that answers everything with one error.
+pub(crate) fn refusing(error: Error) -> Router {
+    let answer = move || std::future::ready(Failure(error.clone()).into_response());
+    Router::new().fallback(answer).layer(from_fn(layers::frame))
+}
+
+struct Table<N: Node> {
+    router: Router<Service<N>>,
+    names: Vec<&'static str>,
+}
+
+impl<N: Node> Table<N> {
+    /// The route of the operation that `handler` takes a call of.
+    fn add<O, F, R>(mut self, handler: F) -> Self
+    where
+        O: Operation,
+        F: Fn(Service<N>, Call<O>) -> R + Clone + Send + Sync + 'static,
+        R: Future<Output = Reply> + Send + 'static,
+    {
+        let filter = match O::INFO.method {
+            Method::Get => MethodFilter::GET,
+            Method::Post => MethodFilter::POST,
+            Method::Put => MethodFilter::PUT,
+            Method::Patch => MethodFilter::PATCH,
+            Method::Delete => MethodFilter::DELETE,
+        };
+        let route = move |State(service): State<Service<N>>, call: Call<O>| {
+            let answer = handler(service, call);
+            async move {
+                if O::INFO.reply != Answer::Json
+                    || O::INFO.body == pinfold_auth::operation::Body::Stream
+                {
+                    return answer.await;
+                }
+                match tokio::time::timeout(CALL, answer).await {
+                    Ok(reply) => reply,
+                    Err(_) => Err(Error::new(
+                        ErrorCode::Timeout,
+                        format!("{} took longer than {} s", O::INFO.name, CALL.as_secs()),
+                    )
+                    .into()),
+                }
+            }
+        };
+        self.router = self.router.route(O::INFO.path, on(filter, route));
+        self.names.push(O::INFO.name);
+        self
+    }
+}
+
+fn table<N: Node>() -> Table<N> {
+    Table { router: Router::new(), names: Vec::new() }
+        .add(server::read)
+        .add(server::operations)
+        .add(server::doctor)
+        .add(server::recovery)
+        .add(workspaces::create)
+        .add(workspaces::list)
+        .add(workspaces::read)
+        .add(workspaces::update)
+        .add(workspaces::destroy)
+        .add(workspaces::start)
+        .add(workspaces::stop)
+        .add(workspaces::pause)
+        .add(workspaces::resume)
+        .add(workspaces::restore)
+        .add(workspaces::fork)
+        .add(workspaces::stats)
+        .add(workspaces::logs)
+        .add(execs::run)
+        .add(execs::exec)
+        .add(execs::start)
+        .add(execs::list)
+        .add(execs::attach)
+        .add(execs::signal)
+        .add(files::stat)
+        .add(files::list)
+        .add(files::read)
+        .add(files::write)
+        .add(files::mkdir)
+        .add(files::rename)
+        .add(files::remove)
+        .add(files::chmod)
+        .add(files::watch)
+        .add(files::archive)
+        .add(files::unpack)
+        .add(files::ports)
+        .add(files::connect)
+        .add(snapshots::create)
+        .add(snapshots::of_workspace)
+        .add(snapshots::list)
+        .add(snapshots::read)
+        .add(snapshots::remove)
+        .add(snapshots::fork)
+        .add(images::list)
+        .add(images::read)
+        .add(images::remove)
+        .add(images::pull)
+        .add(images::import)
+        .add(images::build)
+        .add(images::prune)
+        .add(images::export)
+}

@@ -1,0 +1,97 @@
+//! Images. Long work answers with its progress, a JSON object a line, the last of which is the
+//! image or the error.
+
+use std::future::Future;
+
+use futures_util::{StreamExt, stream};
+use pinfold_auth::ops;
+use pinfold_control::{Node, Progress, Service};
+use pinfold_types::{
+    Result,
+    image::{ImageInfo, ImageProgress},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    call::Call,
+    reply::{Reply, bytes, json, lines},
+};
+
+/// Steps that may wait for a slow reader.
+const STEPS: usize = 64;
+
+pub(super) async fn list<N: Node>(service: Service<N>, call: Call<ops::ImageList>) -> Reply {
+    let (grant, query) = call.query()?;
+    json(&service.list_images(grant, &query).await?)
+}
+
+pub(super) async fn read<N: Node>(service: Service<N>, call: Call<ops::ImageRead>) -> Reply {
+    json(&service.image(call.grant()).await?)
+}
+
+pub(super) async fn remove<N: Node>(service: Service<N>, call: Call<ops::ImageRemove>) -> Reply {
+    json(&service.remove_image(call.grant()).await?)
+}
+
+pub(super) async fn prune<N: Node>(service: Service<N>, call: Call<ops::ImagePrune>) -> Reply {
+    json(&service.prune_images(call.grant()).await?)
+}
+
+pub(super) async fn export<N: Node>(service: Service<N>, call: Call<ops::ImageExport>) -> Reply {
+    Ok(bytes("application/x-tar", service.export_image(call.grant()).await?))
+}
+
+pub(super) async fn pull<N: Node>(service: Service<N>, call: Call<ops::ImagePull>) -> Reply {
+    let (grant, request) = call.json().await?;
+    Ok(follow(move |progress| async move { service.pull_image(grant, request, progress).await }))
+}
+
+pub(super) async fn import<N: Node>(service: Service<N>, call: Call<ops::ImageImport>) -> Reply {
+    let (grant, request, content) = call.json_or_upload().await?;
+    Ok(follow(move |progress| async move {
+        service.import_image(grant, request, content, progress).await
+    }))
+}
+
+pub(super) async fn build<N: Node>(service: Service<N>, call: Call<ops::ImageBuild>) -> Reply {
+    let (grant, request, content) = call.json_or_upload().await?;
+    Ok(follow(move |progress| async move {
+        service.build_image(grant, request, content, progress).await
+    }))
+}
+
+/// Streams the progress of `work`. The work ends with the connection: an unfinished image is
+/// worth nothing to a caller that has gone, and what was fetched is kept for the next try.
+fn follow<F>(work: impl FnOnce(Progress) -> F + Send + 'static) -> axum::response::Response
+where
+    F: Future<Output = Result<ImageInfo>> + Send + 'static,
+{
+    let (progress, mut steps) = mpsc::channel(STEPS);
+    let mut work = Box::pin(work(progress));
+    let mut result = None;
+    let mut closed = false;
+    let next = stream::poll_fn(move |context| {
+        if result.is_none()
+            && let std::task::Poll::Ready(done) = work.as_mut().poll(context)
+        {
+            result = Some(Some(done));
+        }
+        // Steps that were told before the end come before it.
+        if !closed {
+            match steps.poll_recv(context) {
+                std::task::Poll::Ready(Some(step)) => return std::task::Poll::Ready(Some(step)),
+                std::task::Poll::Ready(None) => closed = true,
+                std::task::Poll::Pending if result.is_none() => return std::task::Poll::Pending,
+                std::task::Poll::Pending => {}
+            }
+        }
+        match &mut result {
+            None => std::task::Poll::Pending,
+            Some(done) => std::task::Poll::Ready(done.take().map(|done| match done {
+                Ok(image) => ImageProgress::Done { image: Box::new(image) },
+                Err(error) => ImageProgress::Failed { error },
+            })),
+        }
+    });
+    lines(next.boxed())
+}

@@ -1,0 +1,28 @@
+//! The server itself.
+
+use pinfold_auth::ops;
+use pinfold_control::{Node, Service};
+
+use crate::{
+    call::Call,
+    reply::{Reply, json},
+};
+
+pub(super) async fn read<N: Node>(service: Service<N>, call: Call<ops::ServerRead>) -> Reply {
+    json(&service.server(call.grant()))
+}
+
+pub(super) async fn operations<N: Node>(
+    service: Service<N>,
+    call: Call<ops::OperationList>,
+) -> Reply {
+    json(&service.operations(call.grant()))
+}
+
+pub(super) async fn doctor<N: Node>(service: Service<N>, call: Call<ops::DoctorRun>) -> Reply {
+    json(&service.doctor(call.grant()).await?)
+}
+
+pub(super) async fn recovery<N: Node>(service: Service<N>, call: Call<ops::RecoveryList>) -> Reply {
+    json(&service.recovery(call.grant()))
+}

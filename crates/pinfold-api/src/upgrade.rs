@@ -1,0 +1,146 @@
+//! From a request to a WebSocket, after the grant and before the first frame.
+
+use std::{any::Any, future::Future, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header, request::Parts};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use pinfold_types::{Error, ErrorCode, Result};
+use tokio::net::UnixStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::ws::{BoxRead, BoxWrite, Receiver, Role, Sender, accept_key};
+
+/// How long streams may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// All WebSockets of a server.
+#[derive(Clone, Debug, Default)]
+pub struct Streams {
+    tasks: TaskTracker,
+    end: CancellationToken,
+}
+
+impl Streams {
+    /// Closes every stream with code 1012 (the server restarts, a client may come back).
+    pub async fn end(&self) {
+        self.tasks.close();
+        self.end.cancel();
+        if tokio::time::timeout(GOODBYE, self.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "some streams did not close in time");
+        }
+    }
+}
+
+/// What a request needs to become a stream: where it is counted, and what it goes on holding.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamGuard {
+    streams: Streams,
+    held: Arc<dyn Any + Send + Sync>,
+}
+
+impl StreamGuard {
+    pub(crate) fn new(streams: Streams, held: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { streams, held }
+    }
+}
+
+/// An open WebSocket.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) sender: Sender,
+    pub(crate) receiver: Receiver,
+    /// The server ends.
+    pub(crate) end: CancellationToken,
+}
+
+/// A request that asks for a WebSocket, checked.
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    accept: String,
+    on: OnUpgrade,
+    guard: StreamGuard,
+}
+
+impl Upgrade {
+    /// Checks the handshake (RFC 6455 §4.2.1).
+    pub(crate) fn new(mut parts: Parts) -> Result<Self> {
+        let has = |name: header::HeaderName, word: &str| {
+            parts.headers.get_all(name).iter().any(|value| {
+                value.to_str().is_ok_and(|text| {
+                    text.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
+                })
+            })
+        };
+        let bad = |why: &str| {
+            Err(Error::new(ErrorCode::InvalidArgument, format!("this is a WebSocket: {why}"))
+                .hint("open it with a WebSocket client"))
+        };
+        if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
+            return bad("the request does not ask for an upgrade");
+        }
+        if !has(header::SEC_WEBSOCKET_VERSION, "13") {
+            return bad("Sec-WebSocket-Version must be 13");
+        }
+        // No page of a browser has business on this socket (F-06, AX-12).
+        if parts.headers.contains_key(header::ORIGIN) {
+            return Err(Error::new(ErrorCode::Forbidden, "browsers are not let in here"));
+        }
+        let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
+        let Some(key) = key else { return bad("Sec-WebSocket-Key is missing or malformed") };
+        let accept = accept_key(key.as_bytes());
+        let missing = || Error::internal("the connection cannot be upgraded");
+        let on = parts.extensions.remove::<OnUpgrade>().ok_or_else(missing)?;
+        let guard = parts.extensions.remove::<StreamGuard>().ok_or_else(missing)?;
+        Ok(Self { accept, on, guard })
+    }
+
+    /// Answers 101 and runs `stream` when the connection has become a WebSocket.
+    pub(crate) fn run<F>(self, stream: impl FnOnce(Socket) -> F + Send + 'static) -> Response
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let Self { accept, on, guard: StreamGuard { streams, held } } = self;
+        let end = streams.end.clone();
+        streams.tasks.spawn(async move {
+            match on.await {
+                Ok(upgraded) => {
+                    let (sender, receiver) = split(upgraded);
+                    stream(Socket { sender, receiver, end }).await;
+                }
+                Err(error) => tracing::debug!(%error, "an upgrade failed"),
+            }
+            drop(held);
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        match HeaderValue::try_from(accept) {
+            Ok(accept) => headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept),
+            Err(error) => return crate::reply::Failure(Error::internal(error)).into_response(),
+        };
+        response
+    }
+}
+
+/// The two halves, without a lock between them where the connection is a unix socket.
+fn split(upgraded: Upgraded) -> (Sender, Receiver) {
+    let (read, write, already): (BoxRead, BoxWrite, _) =
+        match upgraded.downcast::<TokioIo<UnixStream>>() {
+            Ok(parts) => {
+                let (read, write) = parts.io.into_inner().into_split();
+                (Box::pin(read), Box::pin(write), parts.read_buf)
+            }
+            Err(other) => {
+                let (read, write) = tokio::io::split(TokioIo::new(other));
+                (Box::pin(read), Box::pin(write), bytes::Bytes::new())
+            }
+        };
+    (Sender::new(write, Role::Server), Receiver::new(read, Role::Server, &already))
+}

@@ -1,0 +1,66 @@
+//! The server, and tools around the program.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::values::Millis;
+
+/// `pinfold up`
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Leave after this long without work
+    #[arg(long, value_name = "TIME")]
+    pub(crate) idle_exit: Option<Millis>,
+    /// Started by another command: detach, log to server.log, report on standard output
+    #[arg(long, hide = true)]
+    pub(crate) on_demand: bool,
+}
+
+/// `pinfold doctor`
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Try to break out of a workspace in every known way, and print the table
+    #[arg(long)]
+    pub(crate) attack: bool,
+}
+
+/// `pinfold config`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Print the configuration in force, with its defaults, as TOML
+    Show,
+}
+
+/// `pinfold completions`
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// Shell
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
+
+/// Shells with completion.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Shell {
+    /// GNU bash
+    Bash,
+    /// Z shell
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// `pinfold man`
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Directory; made when absent
+    pub(crate) directory: PathBuf,
+}
+
+/// Names for completion.
+#[derive(Debug, Args)]
+pub(crate) struct Names {
+    /// `workspaces` or `images`
+    pub(crate) kind: String,
+}

@@ -1,0 +1,44 @@
+//! WebSockets: an upgraded HTTP connection.
+
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use pinfold_api::ws::{Receiver, Role, Sender, accept_key, new_key};
+use pinfold_types::{Error, ErrorCode, Result};
+use tokio::net::UnixStream;
+
+use super::{Body, Client, call::problem, lost};
+
+impl Client {
+    /// Opens a WebSocket; a refusal comes back as the server's error.
+    pub(crate) async fn websocket(&self, path: &str) -> Result<(Sender, Receiver)> {
+        let key = new_key();
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri(path)
+            .header(header::HOST, HeaderValue::from_static("pinfold"))
+            .header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
+            .header(header::UPGRADE, HeaderValue::from_static("websocket"))
+            .header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+            .header(header::SEC_WEBSOCKET_KEY, key.as_str())
+            .body(Body::Whole(None))
+            .map_err(Error::internal)?;
+        let mut sender = self.http().await?;
+        let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(problem(response).await);
+        }
+        let accepted = response.headers().get(header::SEC_WEBSOCKET_ACCEPT);
+        if accepted.is_none_or(|value| value.as_bytes() != accept_key(key.as_bytes()).as_bytes()) {
+            return Err(Error::new(ErrorCode::Internal, "the server's handshake is wrong"));
+        }
+        let upgraded = hyper::upgrade::on(response).await.map_err(|error| lost(&error))?;
+        let parts = upgraded
+            .downcast::<TokioIo<UnixStream>>()
+            .map_err(|_| Error::internal("the upgraded connection is not a unix socket"))?;
+        let (read, write) = parts.io.into_inner().into_split();
+        Ok((
+            Sender::new(Box::pin(write), Role::Client),
+            Receiver::new(Box::pin(read), Role::Client, &parts.read_buf),
+        ))
+    }
+}

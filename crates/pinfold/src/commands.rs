@@ -1,0 +1,121 @@
+//! What each command does: ask the server, show the answer.
+
+mod archive;
+mod attack;
+mod copy;
+mod exec;
+mod fork;
+mod image;
+mod ports;
+mod snapshot;
+mod tools;
+mod workspace;
+
+use pinfold_types::{Error, Result};
+
+use crate::{
+    args::{Cli, Command, values::WorkspaceRef},
+    client::Client,
+    home::Home,
+    output::{BROKEN_PIPE, Output},
+};
+
+/// Exit code of `run`, `exec`, `shell` and `attach` when Pinfold itself failed.
+pub(crate) const OWN_FAILURE: u8 = 125;
+
+/// What every command works with.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) home: Home,
+    pub(crate) client: Client,
+    pub(crate) output: Output,
+}
+
+/// Runs a client command on a runtime of one thread and gives its exit code.
+pub(crate) fn run(cli: Cli) -> u8 {
+    let output = Output::new(cli.global.json, cli.global.quiet);
+    let own = cli.command.passes_exit_code();
+    let result = Home::find(cli.global.home.as_deref()).and_then(|home| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::internal)?;
+        let context = Context { client: Client::new(home.clone()), home, output };
+        let result = runtime.block_on(dispatch(&context, cli.command));
+        // Threads that wait for the terminal end with the process.
+        runtime.shutdown_background();
+        Ok((result, context.output))
+    });
+    match result {
+        Err(error) => {
+            Output::new(cli.global.json, cli.global.quiet).error(&error);
+            if own { OWN_FAILURE } else { error.code.exit_code() }
+        }
+        Ok((_, output)) if output.closed() => BROKEN_PIPE,
+        Ok((Ok(code), _)) => code,
+        Ok((Err(error), output)) => {
+            output.error(&error);
+            if own { OWN_FAILURE } else { error.code.exit_code() }
+        }
+    }
+}
+
+async fn dispatch(context: &Context, command: Command) -> Result<u8> {
+    match command {
+        Command::Run(args) => exec::run(context, args).await,
+        Command::Exec(args) => exec::exec(context, args).await,
+        Command::Shell(args) => exec::shell(context, args).await,
+        Command::Attach(args) => exec::attach(context, args).await,
+        Command::Ps(args) => done(exec::ps(context, &args).await),
+        Command::Kill(args) => done(exec::kill(context, &args).await),
+
+        Command::Create(args) => done(workspace::create(context, args).await),
+        Command::Ls(args) => workspace::ls(context, &args).await,
+        Command::Info(args) => workspace::info(context, &args).await,
+        Command::Start(args) => workspace::act(context, &args.workspaces, "start").await,
+        Command::Stop(args) => workspace::act(context, &args.workspaces, "stop").await,
+        Command::Pause(args) => workspace::act(context, &args.workspaces, "pause").await,
+        Command::Resume(args) => workspace::act(context, &args.workspaces, "resume").await,
+        Command::Rm(args) => workspace::rm(context, &args).await,
+        Command::Rename(args) => done(workspace::rename(context, args).await),
+        Command::Set(args) => done(workspace::set(context, args).await),
+        Command::Stats(args) => workspace::stats(context, &args).await,
+        Command::Logs(args) => done(workspace::logs(context, &args).await),
+
+        Command::Cp(args) => done(copy::cp(context, args).await),
+        Command::Ports(args) => done(ports::ports(context, args).await),
+        Command::Snapshot(args) => snapshot::snapshot(context, args).await,
+        Command::Fork(args) => fork::fork(context, args).await,
+        Command::Image(args) => image::image(context, args).await,
+
+        Command::Doctor(args) => tools::doctor(context, &args).await,
+        Command::Config(args) => done(tools::config(context, &args)),
+        Command::Version => done(tools::version(context).await),
+        Command::Completions(args) => done(tools::completions(context, &args)),
+        Command::Man(args) => done(tools::man(context, &args)),
+        Command::Names(args) => done(tools::names(context, &args).await),
+        Command::Up(_) => Err(Error::internal("the server is not a client command")),
+    }
+}
+
+fn done(result: Result<()>) -> Result<u8> {
+    result.map(|()| 0)
+}
+
+/// The route of a workspace.
+fn workspace_path(workspace: &WorkspaceRef, rest: &str) -> String {
+    format!("/api/v1/workspaces/{workspace}{rest}")
+}
+
+/// Keeps going over several objects: prints each error, and gives the first one's exit code.
+#[derive(Debug, Default)]
+struct Several(u8);
+
+impl Several {
+    fn note(&mut self, output: &Output, error: &Error) {
+        output.error(error);
+        if self.0 == 0 {
+            self.0 = error.code.exit_code();
+        }
+    }
+}

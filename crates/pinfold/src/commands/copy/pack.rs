@@ -1,0 +1,177 @@
+//! Files of this machine as a tar stream. Links are packed as links, never followed.
+
+use std::{
+    fs::{self, File, Metadata},
+    io::{self, Write},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    path::Path,
+};
+
+use pinfold_types::{Error, ErrorCode, Result};
+use tar::{Builder, EntryType, Header};
+
+use crate::client::BodyWriter;
+
+/// Deepest directory below the source.
+const MAX_DEPTH: usize = 512;
+
+/// Packs `source` under `name`, or what is in it when there is no name. `progress` hears the
+/// bytes of files done so far. A failure breaks the stream off.
+pub(super) fn pack(
+    source: &Path,
+    name: Option<&str>,
+    writer: BodyWriter,
+    mut progress: impl FnMut(u64),
+) -> Result<()> {
+    let mut packer = Packer { builder: Builder::new(writer), done: 0, progress: &mut progress };
+    let packed = match name {
+        Some(name) => packer.entry(source, Path::new(name), 0),
+        None => packer.children(source, Path::new(""), 1),
+    };
+    let finished = packed.and_then(|()| {
+        packer.builder.finish().and_then(|()| packer.builder.get_mut().flush()).map_err(gone)
+    });
+    if let (Err(error), Ok(writer)) = (&finished, packer.builder.into_inner()) {
+        writer.abort(io::Error::other(error.message.clone()));
+    }
+    finished
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    Error::new(ErrorCode::InvalidPath, format!("{} cannot be read: {error}", path.display()))
+}
+
+/// The server took no more: its own answer says why.
+fn gone(error: io::Error) -> Error {
+    Error::new(ErrorCode::Cancelled, format!("the upload ended early: {error}"))
+}
+
+struct Packer<'a> {
+    builder: Builder<BodyWriter>,
+    done: u64,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl Packer<'_> {
+    /// What is in a directory, in the order of names, so that equal trees make equal archives.
+    fn children(&mut self, path: &Path, name: &Path, depth: usize) -> Result<()> {
+        let mut children: Vec<_> = fs::read_dir(path)
+            .and_then(Iterator::collect::<io::Result<_>>)
+            .map_err(|error| unreadable(path, &error))?;
+        children.sort_by_key(fs::DirEntry::file_name);
+        for child in children {
+            self.entry(&child.path(), &name.join(child.file_name()), depth)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, path: &Path, name: &Path, depth: usize) -> Result<()> {
+        let unreadable = |error: io::Error| unreadable(path, &error);
+        let metadata = path.symlink_metadata().map_err(unreadable)?;
+        let kind = metadata.file_type();
+        let mut header = header(&metadata);
+        if kind.is_dir() {
+            if depth >= MAX_DEPTH {
+                return Err(Error::new(
+                    ErrorCode::TooLarge,
+                    format!("{} is more than {MAX_DEPTH} directories deep", path.display()),
+                ));
+            }
+            header.set_entry_type(EntryType::Directory);
+            header.set_size(0);
+            self.builder.append_data(&mut header, name, io::empty()).map_err(gone)?;
+            self.children(path, name, depth + 1)?;
+        } else if kind.is_symlink() {
+            header.set_entry_type(EntryType::Symlink);
+            header.set_size(0);
+            let target = fs::read_link(path).map_err(unreadable)?;
+            self.builder.append_link(&mut header, name, target).map_err(gone)?;
+        } else if kind.is_file() {
+            self.file(path, name, &mut header).map_err(|failure| match failure {
+                Failure::Read(error) => unreadable(error),
+                Failure::Write(error) => gone(error),
+            })?;
+        } else if kind.is_socket() || kind.is_fifo() || depth > 0 {
+            // Nothing that a file's copy could mean.
+        } else {
+            return Err(Error::new(
+                ErrorCode::InvalidPath,
+                format!("{} is a device", path.display()),
+            ));
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path, name: &Path, header: &mut Header) -> Result<(), Failure> {
+        let file = File::options()
+            .read(true)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path)
+            .map_err(Failure::Read)?;
+        // The file that was opened counts, not the one that was looked at.
+        let size = file.metadata().map_err(Failure::Read)?.len();
+        header.set_size(size);
+        header.set_entry_type(EntryType::Regular);
+        let mut exact =
+            Exact { file, left: size, error: None, done: &mut self.done, tell: self.progress };
+        let appended = self.builder.append_data(header, name, &mut exact);
+        match (exact.error.take(), appended) {
+            (Some(error), _) => Err(Failure::Read(error)),
+            (None, Err(error)) => Err(Failure::Write(error)),
+            (None, Ok(())) => Ok(()),
+        }
+    }
+}
+
+enum Failure {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+/// Reads as many bytes as the header promised: what a file gains meanwhile is left out, and one
+/// that loses some is an error.
+struct Exact<'a> {
+    file: File,
+    left: u64,
+    error: Option<io::Error>,
+    done: &'a mut u64,
+    tell: &'a mut dyn FnMut(u64),
+}
+
+impl io::Read for Exact<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 {
+            return Ok(0);
+        }
+        match self.file.read(&mut buffer[..most]) {
+            Ok(0) => {
+                let error = "the file became shorter while it was copied";
+                self.error = Some(io::Error::other(error));
+                Err(io::Error::other(error))
+            }
+            Ok(count) => {
+                let bytes = u64::try_from(count).unwrap_or(0);
+                self.left -= bytes;
+                *self.done += bytes;
+                (self.tell)(*self.done);
+                Ok(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                self.error = Some(io::Error::new(error.kind(), error.to_string()));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Mode and time; never owners: inside, a copy belongs to whoever the workspace says.
+fn header(metadata: &Metadata) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_mode(metadata.mode() & 0o777);
+    header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+    header.set_uid(0);
+    header.set_gid(0);
+    header
+}

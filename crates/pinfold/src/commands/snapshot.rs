@@ -1,0 +1,122 @@
+//! `snapshot create|ls|restore|rm`.
+
+use http::Method;
+use pinfold_types::{
+    ByteSize, Error, Result, SnapshotId,
+    api::{Page, Removed, RestoreWorkspace},
+    snapshot::{CreateSnapshot, SnapshotInfo, SnapshotKind},
+    workspace::WorkspaceInfo,
+};
+
+use super::{Context, Several, workspace_path};
+use crate::{
+    args::{
+        snapshot::{Snapshot, SnapshotCreate, SnapshotLs, SnapshotRestore, SnapshotRm},
+        values::SnapshotRef,
+    },
+    client::query,
+    output::{
+        human,
+        table::{Cell, Table},
+    },
+};
+
+pub(super) async fn snapshot(context: &Context, args: Snapshot) -> Result<u8> {
+    match args {
+        Snapshot::Create(args) => create(context, args).await.map(|()| 0),
+        Snapshot::Ls(args) => ls(context, &args).await.map(|()| 0),
+        Snapshot::Restore(args) => restore(context, args).await.map(|()| 0),
+        Snapshot::Rm(args) => rm(context, &args).await,
+    }
+}
+
+async fn create(context: &Context, args: SnapshotCreate) -> Result<()> {
+    let body = CreateSnapshot { name: args.name, kind: SnapshotKind::Disk };
+    let path = workspace_path(&args.workspace, "/snapshots");
+    let made: SnapshotInfo = context.client.send(Method::POST, &path, &body).await?;
+    context.output.show(&made, |made| format!("{} {}\n", made.id, made.name))
+}
+
+/// All pages of a list of snapshots.
+async fn pages(context: &Context, path: &str) -> Result<Vec<SnapshotInfo>> {
+    let mut found = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut pairs = vec![("limit", "1000")];
+        if let Some(cursor) = &cursor {
+            pairs.push(("cursor", cursor));
+        }
+        let page: Page<SnapshotInfo> =
+            context.client.get(&format!("{path}{}", query(&pairs))).await?;
+        found.extend(page.items);
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return Ok(found),
+        }
+    }
+}
+
+async fn ls(context: &Context, args: &SnapshotLs) -> Result<()> {
+    let path = args
+        .workspace
+        .as_ref()
+        .map_or("/api/v1/snapshots".to_owned(), |name| workspace_path(name, "/snapshots"));
+    let found = pages(context, &path).await?;
+    context.output.show(&found, |found| {
+        let headings = &["ID", "NAME", "WORKSPACE", "AGE", "SIZE", "OWN", "METHOD"];
+        let mut table = Table::new(context.output.color(), headings);
+        let size = |bytes: Option<u64>| bytes.map_or("-".to_owned(), |b| ByteSize(b).to_string());
+        for info in found {
+            table.row([
+                Cell::from(info.id.to_string()),
+                info.name.as_str().into(),
+                info.workspace.to_string().into(),
+                human::age(info.created_at).into(),
+                size(info.referenced_bytes).into(),
+                size(info.exclusive_bytes).into(),
+                info.method.as_str().into(),
+            ]);
+        }
+        table.render()
+    })
+}
+
+async fn restore(context: &Context, args: SnapshotRestore) -> Result<()> {
+    let body = RestoreWorkspace { snapshot: args.snapshot };
+    let path = workspace_path(&args.workspace, "/restore");
+    let info: WorkspaceInfo = context.client.send(Method::POST, &path, &body).await?;
+    context.output.show(&info, |info| format!("{} {}\n", info.name, info.state))
+}
+
+async fn rm(context: &Context, args: &SnapshotRm) -> Result<u8> {
+    let mut code = Several::default();
+    for reference in &args.snapshots {
+        let removed = async {
+            let id = resolve(context, reference).await?;
+            let path = format!("/api/v1/snapshots/{id}");
+            let removed: Removed = context.client.act(Method::DELETE, &path).await?;
+            context
+                .output
+                .show(&removed, |removed| format!("{id} freed {}\n", ByteSize(removed.freed_bytes)))
+        };
+        if let Err(error) = removed.await {
+            code.note(&context.output, &error);
+        }
+    }
+    Ok(code.0)
+}
+
+/// The id of a snapshot that may be named.
+pub(super) async fn resolve(context: &Context, reference: &SnapshotRef) -> Result<SnapshotId> {
+    match reference {
+        SnapshotRef::Id(id) => Ok(*id),
+        SnapshotRef::Named(workspace, name) => {
+            let found = pages(context, &workspace_path(workspace, "/snapshots")).await?;
+            found
+                .iter()
+                .find(|info| info.name == *name)
+                .map(|info| info.id)
+                .ok_or_else(|| Error::not_found("snapshot", format!("{workspace}:{name}")))
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The server, from its lock to its last stream.
+
+mod log;
+mod socket;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pinfold_api::{Activity, Server, router};
+use pinfold_auth::Authorizer;
+use pinfold_control::{ServerFacts, Service};
+use pinfold_node::{LocalNode, NodeOptions};
+use pinfold_store::Store;
+use pinfold_types::{Error, Result, api::RecoveryAction, config::Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{config, embed, lock::Lock, prepare, ready};
+use crate::{args::server::Up, home::Home, output::Output};
+
+/// Blocking work (disks, images) has threads of its own; the rest needs few.
+const WORKERS: usize = 4;
+
+/// Runs the server of a home until a signal, or until it is idle when it may leave.
+pub(super) fn run(home: &Home, args: &Up, output: &Output) -> Result<()> {
+    prepare::prepare(home)?;
+    // Everything that can be wrong is found before anything is touched (AX-18).
+    let config = config(home)?;
+    log::start(&config.server)?;
+    let lock = Lock::take(home, args.on_demand)?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.clamp(2, WORKERS))
+        .enable_all()
+        .build()
+        .map_err(Error::internal)?;
+    let result = runtime.block_on(serve(home, args, output, config));
+    // A stuck thread of a disk's copy must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    drop(lock);
+    result
+}
+
+async fn serve(home: &Home, args: &Up, output: &Output, config: Config) -> Result<()> {
+    let started = Instant::now();
+    let idle_exit = match (&args.idle_exit, args.on_demand) {
+        (Some(time), _) => Some(Duration::from_millis(time.0)),
+        (None, true) => Some(Duration::from_millis(config.server.idle_exit_ms)),
+        (None, false) => None,
+    };
+    let max_connections = usize::try_from(config.server.max_connections).unwrap_or(usize::MAX);
+    let store = Store::open(&home.database()).await?;
+    let options = NodeOptions::new(
+        home.path().to_owned(),
+        config,
+        store.clone(),
+        embed::program(home, "pinfold-launcher")?,
+        embed::program(home, "pinfold-guest")?,
+    );
+    let (node, recovered) = LocalNode::open(options).await?;
+    report(&recovered);
+    let facts = ServerFacts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        home: home.path().to_owned(),
+        started,
+    };
+    let service = Service::new(node.clone(), store, facts);
+    let (activity, stop) = (Activity::default(), CancellationToken::new());
+    let listening = socket::listen(home)?;
+    let server = Server {
+        listener: listening.listener()?,
+        router: router(service),
+        authorizer: Arc::new(Authorizer::new(rustix::process::geteuid().as_raw())),
+        max_connections,
+        activity: activity.clone(),
+        stop: stop.clone(),
+    };
+    let serving = tokio::spawn(server.run());
+    ready(args);
+    tracing::info!(home = %home.path().display(), took = ?started.elapsed(), "listening");
+    output.note(format!("listening on {}", home.socket().display()));
+
+    let why = wait(&activity, idle_exit, &node).await?;
+    tracing::info!(why, "leaving; workspaces go on");
+    super::notify::send("STOPPING=1");
+    // New clients start a server of their own from here on; it waits for our lock.
+    drop(listening);
+    stop.cancel();
+    let streams = serving.await.map_err(Error::internal)?;
+    // The node first: what its streams carry then outlives them.
+    let closed = node.shutdown().await;
+    streams.end().await;
+    closed
+}
+
+/// Returns with the reason to leave.
+async fn wait(
+    activity: &Activity,
+    idle_exit: Option<Duration>,
+    node: &LocalNode,
+) -> Result<&'static str> {
+    let listen = |kind| signal(kind).map_err(Error::internal);
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let idle = async {
+        let Some(time) = idle_exit else { return std::future::pending().await };
+        loop {
+            activity.idle_for(time).await;
+            // A lifetime that somebody has to end is work. Workspaces without one need nobody.
+            let ends = |info: &pinfold_types::workspace::WorkspaceInfo| {
+                info.expires_at.is_some() || (info.idle_ms.is_some() && info.state.is_live())
+            };
+            if !node.list().iter().any(ends) {
+                return;
+            }
+        }
+    };
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        _ = hangup.recv() => "SIGHUP",
+        () = idle => "idle",
+    })
+}
+
+fn report(recovered: &[RecoveryAction]) {
+    for RecoveryAction { kind, object, action, reason } in recovered {
+        tracing::info!(kind, object, action, reason, "recovered");
+    }
+}
