@@ -96,6 +96,13 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Ok(()) => Ok(()),
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        // As an ordinary user: files that belong to the user's sub-ids.
+        Err(err)
+            if err.kind() == io::ErrorKind::PermissionDenied
+                && !rustix::process::geteuid().is_root() =>
+        {
+            crate::userns::remove(path)
+        }
         Err(err) => Err(ImageError::io("remove", path)(err)),
     }
 }

@@ -29,7 +29,7 @@ use crate::{
 };
 
 mod accounts;
-mod apt;
+pub(crate) mod apt;
 mod dpkg;
 mod etc;
 mod mask;

@@ -81,6 +81,7 @@ impl Layers {
         if self.get(&meta.digest).is_some() {
             return Ok(());
         }
+        files::remove_any(&draft.owners())?;
         files::replace_json(&draft.path.join("layer.json"), meta)?;
         files::sync_tree(&draft.path)?;
         match fs::rename(&draft.path, &target) {
@@ -122,6 +123,11 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
+    /// Where the owners of its files are written down, when they cannot be set at once.
+    pub(crate) fn owners(&self) -> PathBuf {
+        self.path.join("owners")
+    }
+
     /// Where its files go.
     pub(crate) fn tree(&self) -> PathBuf {
         self.path.join("fs")

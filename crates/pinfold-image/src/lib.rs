@@ -10,11 +10,25 @@
 //! Nothing is fetched except through `pinfold-egress`.
 #![forbid(unsafe_code)]
 
+mod archive;
+mod debian;
 mod error;
+mod export;
 mod files;
 mod host;
+mod import;
 mod layer;
+mod oci;
+mod pull;
+mod registry;
+mod retar;
+mod seal;
+pub mod steps;
 mod store;
+mod stream;
+mod unpack;
+mod userns;
 
 pub use error::ImageError;
-pub use store::ImageStore;
+pub use import::ImportSource;
+pub use store::{ImageStore, Pruned};

@@ -1,10 +1,11 @@
 //! The store: records, names, and the layers they keep alive.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -16,12 +17,16 @@ use pinfold_types::{
 
 use self::record::Record;
 use crate::{
-    error::Result,
+    error::{ImageError, Result},
     files, host,
     layer::{LayerMeta, Layers},
 };
 
+pub(crate) mod cache;
+mod collect;
 pub(crate) mod record;
+
+pub use collect::Pruned;
 
 /// Images of one home. Cheap to clone; all clones are one store.
 #[derive(Clone, Debug)]
@@ -30,14 +35,17 @@ pub struct ImageStore {
 }
 
 #[derive(Debug)]
-pub(crate) struct Inner {
+struct Inner {
     records_dir: PathBuf,
-    pub(crate) layers: Layers,
-    pub(crate) mode: Mode,
-    #[expect(dead_code, reason = "limits of imports read it")]
-    pub(crate) config: ImagesConfig,
-    #[expect(dead_code, reason = "pulls read it")]
-    pub(crate) egress: pinfold_egress::Client,
+    layers: Layers,
+    mode: Mode,
+    cache: cache::Cache,
+    pins: Arc<Mutex<HashMap<String, usize>>>,
+    layer_locks: Mutex<HashMap<String, Weak<Mutex<()>>>>,
+    blobs_dir: PathBuf,
+    blob_locks: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    config: ImagesConfig,
+    egress: pinfold_egress::Client,
     host_root: PathBuf,
     records: Mutex<BTreeMap<ImageId, Record>>,
     /// Held while the `host` skeleton is made, so that it is made once.
@@ -72,6 +80,11 @@ impl ImageStore {
             inner: Arc::new(Inner {
                 records_dir,
                 layers,
+                cache: cache::Cache::open(dir)?,
+                pins: Arc::default(),
+                layer_locks: Mutex::default(),
+                blobs_dir: blobs(dir)?,
+                blob_locks: Mutex::default(),
                 mode,
                 config: config.clone(),
                 egress,
@@ -80,6 +93,64 @@ impl ImageStore {
                 making_host: Mutex::new(()),
             }),
         })
+    }
+
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.inner.layers
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        self.inner.mode
+    }
+
+    pub(crate) fn config(&self) -> &ImagesConfig {
+        &self.inner.config
+    }
+
+    pub(crate) fn egress(&self) -> &pinfold_egress::Client {
+        &self.inner.egress
+    }
+
+    pub(crate) fn cache(&self) -> &cache::Cache {
+        &self.inner.cache
+    }
+
+    pub(crate) fn record_of(&self, id: &ImageId) -> Result<Record, Error> {
+        self.records().get(id).cloned().ok_or_else(|| Error::not_found("image", id))
+    }
+
+    /// Keeps layers from being collected while an image is made of them.
+    pub(crate) fn pins(&self) -> Pins {
+        Pins { all: Arc::clone(&self.inner.pins), mine: Mutex::default() }
+    }
+
+    /// One lock per layer that is being unpacked.
+    pub(crate) fn layer_lock(&self, digest: &str) -> Arc<Mutex<()>> {
+        let mut locks = self.inner.layer_locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = locks.get(digest).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::new(Mutex::new(()));
+        locks.insert(digest.to_owned(), Arc::downgrade(&lock));
+        lock
+    }
+
+    /// One lock per blob that is being downloaded.
+    pub(crate) fn blob_lock(&self, digest: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.inner.blob_locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = locks.get(digest).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        locks.insert(digest.to_owned(), Arc::downgrade(&lock));
+        lock
+    }
+
+    /// Where a blob is downloaded to; what is there already is gone on from.
+    pub(crate) fn blob_path(&self, digest: &crate::oci::Digest) -> PathBuf {
+        self.inner.blobs_dir.join(digest.hex())
     }
 
     fn records(&self) -> MutexGuard<'_, BTreeMap<ImageId, Record>> {
@@ -113,8 +184,7 @@ impl ImageStore {
 
     /// The overlays that make up a root on this image, `/` first.
     pub fn root_mounts(&self, id: &ImageId) -> Result<Vec<RootMount>, Error> {
-        let record =
-            self.records().get(id).cloned().ok_or_else(|| Error::not_found("image", id))?;
+        let record = self.record_of(id)?;
         let root = self.inner.mode == Mode::Root;
         let trees: Vec<PathBuf> =
             record.info.layers.iter().rev().map(|digest| self.inner.layers.tree(digest)).collect();
@@ -171,6 +241,9 @@ impl ImageStore {
         }
         let draft = self.inner.layers.draft()?;
         host.build(&draft.tree(), self.inner.mode == Mode::Root)?;
+        if self.inner.mode == Mode::User {
+            crate::userns::give_to_root(&draft)?;
+        }
         let (size_bytes, count) = crate::layer::measure(&draft.tree())?;
         let meta = LayerMeta {
             digest: format!("sha256:{fingerprint}"),
@@ -215,6 +288,22 @@ impl ImageStore {
     }
 }
 
+/// How long half a download is worth keeping.
+const BLOB_AGE: Duration = Duration::from_secs(3 * 24 * 3600);
+
+/// The directory of downloads. Old halves are removed, young ones are gone on from.
+fn blobs(dir: &Path) -> Result<PathBuf> {
+    let blobs = dir.join("blobs");
+    files::make_dir(&blobs, 0o700)?;
+    for entry in fs::read_dir(&blobs).map_err(ImageError::io("read", &blobs))?.flatten() {
+        let age = entry.metadata().and_then(|facts| facts.modified()).map(|time| time.elapsed());
+        if !matches!(age, Ok(Ok(age)) if age < BLOB_AGE) {
+            files::remove_any(&entry.path())?;
+        }
+    }
+    Ok(blobs)
+}
+
 /// This machine's architecture in the words of OCI images.
 pub(crate) const fn architecture() -> &'static str {
     if cfg!(target_arch = "x86_64") {
@@ -225,5 +314,35 @@ pub(crate) const fn architecture() -> &'static str {
         "riscv64"
     } else {
         "unknown"
+    }
+}
+
+/// Layers that an unfinished operation stands on. Dropping it lets go of them.
+#[derive(Debug)]
+pub(crate) struct Pins {
+    all: Arc<Mutex<HashMap<String, usize>>>,
+    mine: Mutex<Vec<String>>,
+}
+
+impl Pins {
+    /// Holds one more.
+    pub(crate) fn add(&self, digest: &str) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        *all.entry(digest.to_owned()).or_default() += 1;
+        self.mine.lock().unwrap_or_else(PoisonError::into_inner).push(digest.to_owned());
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        for digest in self.mine.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(count) = all.get_mut(digest) {
+                *count -= 1;
+                if *count == 0 {
+                    all.remove(digest);
+                }
+            }
+        }
     }
 }
