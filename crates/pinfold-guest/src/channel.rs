@@ -18,8 +18,8 @@ use tokio::{net::UnixStream, sync::Notify};
 
 mod stream;
 
-pub use stream::{Gone, Incoming, Stream};
 use stream::StreamState;
+pub use stream::{Gone, Incoming, Stream};
 
 /// Most open streams of one connection.
 pub const MAX_STREAMS: usize = 2048;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pinfold_proto::Request;
 use pinfold_types::{Error, ErrorCode, name::excerpt};
 
-use crate::{channel::Stream, exec, guest::Guest, net, stats};
+use crate::{archive, channel::Stream, exec, files, guest::Guest, net, stats};
 
 /// Longest grace of a shutdown.
 const MAX_GRACE: Duration = Duration::from_secs(600);
@@ -18,7 +18,10 @@ pub async fn serve(guest: Rc<Guest>, stream: Stream, request: Bytes) {
         Err(why) => {
             let error = Error::new(
                 ErrorCode::Unprocessable,
-                format!("the workspace's guest does not understand this: {}", excerpt(&why.to_string())),
+                format!(
+                    "the workspace's guest does not understand this: {}",
+                    excerpt(&why.to_string())
+                ),
             )
             .hint("it was started by an older server: stop and start the workspace");
             return stream.fail(&error);
@@ -53,9 +56,8 @@ pub async fn serve(guest: Rc<Guest>, stream: Stream, request: Bytes) {
         }
         Request::Tcp { port } => net::tunnel(stream, port).await,
         Request::Ports => stream.answer(net::ports()).await,
-        other => stream.fail(&Error::new(
-            ErrorCode::Unprocessable,
-            format!("the workspace's guest does not know {other:?}"),
-        )),
+        Request::ArchiveGet { path } => archive::get(stream, path).await,
+        Request::ArchivePut { path, options } => archive::put(stream, path, options).await,
+        other => files::serve(stream, other).await,
     }
 }

@@ -257,11 +257,8 @@ impl Table {
         let mut order = self.ended_order.borrow_mut();
         order.push_back(exec.id);
         let mut all = self.all.borrow_mut();
-        let mut held: usize = order
-            .iter()
-            .filter_map(|id| all.get(id))
-            .map(|exec| exec.ring.borrow().held())
-            .sum();
+        let mut held: usize =
+            order.iter().filter_map(|id| all.get(id)).map(|exec| exec.ring.borrow().held()).sum();
         while order.len() > 1 && (order.len() > KEEP_ENDED || held > KEEP_BYTES) {
             let oldest = order.pop_front().and_then(|id| all.remove(&id));
             held -= oldest.map_or(0, |exec| exec.ring.borrow().held()).min(held);

@@ -12,12 +12,12 @@
 //! 3, the listening socket, and 4, a pipe with [`pinfold_proto::GuestConfig`] as JSON.
 #![forbid(unsafe_code)]
 
-
+pub mod archive;
 pub mod channel;
 pub mod dispatch;
 pub mod exec;
 pub mod failure;
-
+pub mod files;
 pub mod guest;
 pub mod net;
 pub mod passwd;

@@ -169,9 +169,11 @@ mod tests {
 
     #[test]
     fn the_kernels_lines_are_read() {
-        let v4 = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1";
+        let v4 =
+            "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1";
         assert_eq!(listener(v4), Some((8080, IpAddr::V4(Ipv4Addr::LOCALHOST))));
-        let v6 = "  1: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A 0";
+        let v6 =
+            "  1: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A 0";
         assert_eq!(listener(v6), Some((22, IpAddr::V6(Ipv6Addr::LOCALHOST))));
         assert_eq!(listener(&v4.replace(" 0A ", " 01 ")), None);
         assert_eq!(listener("  sl  local_address rem_address   st"), None);

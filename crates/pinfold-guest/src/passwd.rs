@@ -82,13 +82,9 @@ impl Accounts {
 
     fn users(&self) -> impl Iterator<Item = Account<'_>> {
         lines(&self.passwd).filter_map(|fields| match fields.as_slice() {
-            [name, _, uid, gid, _, home, shell, ..] if !name.is_empty() => Some(Account {
-                name,
-                uid: uid.parse().ok()?,
-                gid: gid.parse().ok()?,
-                home,
-                shell,
-            }),
+            [name, _, uid, gid, _, home, shell, ..] if !name.is_empty() => {
+                Some(Account { name, uid: uid.parse().ok()?, gid: gid.parse().ok()?, home, shell })
+            }
             _ => None,
         })
     }
@@ -106,16 +102,13 @@ impl Accounts {
         if let Ok(gid) = text.parse::<u32>() {
             return usable(gid, text);
         }
-        self.groups()
-            .find(|(name, ..)| *name == text)
-            .map(|(_, gid, _)| gid)
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorCode::NotFound,
-                    format!("the workspace has no group {:?}", excerpt(text)),
-                )
-                .hint("add it inside with groupadd, or give its number")
-            })
+        self.groups().find(|(name, ..)| *name == text).map(|(_, gid, _)| gid).ok_or_else(|| {
+            Error::new(
+                ErrorCode::NotFound,
+                format!("the workspace has no group {:?}", excerpt(text)),
+            )
+            .hint("add it inside with groupadd, or give its number")
+        })
     }
 
     /// Finds `user[:group]`, each a name or a number. A number need not be in the files.
@@ -207,7 +200,8 @@ mod tests {
 
     const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/bash\nbroken\nann:x:1000:1001:Ann,,:/home/ann:/bin/zsh\n\
         \xff\xfe:x:1:1::/:/bin/sh\nnohome:x:1002:1002::relative:\nminus:x:4294967295:1::/:/bin/sh\n";
-    const GROUP: &[u8] = b"root:x:0:\nann:x:1001:\nwheel:x:10:root,ann\nvideo:x:44:ann\nannie:x:45:annie\n";
+    const GROUP: &[u8] =
+        b"root:x:0:\nann:x:1001:\nwheel:x:10:root,ann\nvideo:x:44:ann\nannie:x:45:annie\n";
 
     #[test]
     fn users_and_groups_are_found_by_name_and_number() {

@@ -11,11 +11,7 @@ use std::{
 use pinfold_proto::{GuestConfig, frame::MAX_JSON};
 use pinfold_sys::{inherit, signal::ChildSignals};
 use rustix::process::DumpableBehavior;
-use tokio::{
-    io::Interest,
-    net::UnixListener,
-    task::LocalSet,
-};
+use tokio::{io::Interest, net::UnixListener, task::LocalSet};
 use zeroize::Zeroizing;
 
 use crate::{guest::Guest, watched::watched};
@@ -53,11 +49,7 @@ pub fn run() -> ExitCode {
         Err(error) => {
             let source = std::error::Error::source(&error).map(|why| format!(": {why}"));
             // When even that fails there is nobody to tell.
-            drop(writeln!(
-                io::stderr(),
-                "pinfold-guest: {error}{}",
-                source.unwrap_or_default()
-            ));
+            drop(writeln!(io::stderr(), "pinfold-guest: {error}{}", source.unwrap_or_default()));
             ExitCode::FAILURE
         }
     }

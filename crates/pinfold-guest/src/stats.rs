@@ -53,4 +53,3 @@ pub fn collect(guest: &Guest) -> GuestStats {
     }
     stats
 }
-

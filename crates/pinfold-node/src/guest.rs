@@ -7,9 +7,7 @@
 //! The guest is not trusted: what it sends is bounded by the credit it was given, and anything
 //! against the protocol ends the connection.
 
-use std::{
-    collections::BTreeMap, fmt, path::Path, pin::Pin, sync::Arc, time::Duration,
-};
+use std::{collections::BTreeMap, fmt, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::Stream;

@@ -184,6 +184,26 @@ impl Stream {
         Ok(())
     }
 
+    /// Sends `data`, at most 128 KiB, as one frame that is not split.
+    ///
+    /// # Errors
+    /// [`Gone`] when the host has ended the stream.
+    pub async fn send_whole(&self, kind: Kind, data: Bytes) -> Result<(), Gone> {
+        loop {
+            self.channel.has_room().await;
+            if self.is_gone() {
+                return Err(Gone);
+            }
+            let room = self.state.credit.borrow().room(data.len());
+            if room == Some(data.len()) {
+                self.state.credit.borrow_mut().take(data.len());
+                self.channel.push_data(self.id, kind, data);
+                return Ok(());
+            }
+            self.state.credited.notified().await;
+        }
+    }
+
     /// Says that no more data comes in this direction.
     pub fn end_data(&self) {
         if !self.is_gone() {
@@ -218,6 +238,11 @@ impl Stream {
             }
             self.state.arrived.notified().await;
         }
+    }
+
+    /// Data that is here already.
+    pub fn receive_now(&self) -> Option<Bytes> {
+        self.state.data.borrow_mut().pop_front()
     }
 
     /// Gives back the credit of one received piece of `length` bytes.

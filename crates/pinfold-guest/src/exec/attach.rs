@@ -136,4 +136,3 @@ async fn take_control(exec: &Exec, stream: &Stream) -> Gone {
         }
     }
 }
-

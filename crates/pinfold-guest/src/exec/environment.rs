@@ -86,7 +86,10 @@ mod tests {
         let who = Accounts::default().find("root").expect("always");
         let own = text(&[("A", "2")]);
         let all = environment.compose(&who, "box", true, &own);
-        assert_eq!((all["PATH"], all["A"], all["HOME"], all["HOSTNAME"]), ("/image", "2", "/root", "box"));
+        assert_eq!(
+            (all["PATH"], all["A"], all["HOME"], all["HOSTNAME"]),
+            ("/image", "2", "/root", "box")
+        );
         assert!(!all.contains_key("LD_PRELOAD"));
         assert!(environment.replace(text(&[("BASH_ENV", "/x")])).is_err());
         environment.replace(text(&[("B", "3")])).expect("allowed");

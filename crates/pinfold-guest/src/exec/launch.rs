@@ -105,7 +105,10 @@ fn pipes(stdin: bool) -> io::Result<Streams> {
     Ok(Streams {
         child: vec![(in_child, 0), (out_child, 1), (err_child, 2)],
         input,
-        outputs: vec![(Kind::Data1, ours(out, Interest::READABLE)?), (Kind::Data2, ours(err, Interest::READABLE)?)],
+        outputs: vec![
+            (Kind::Data1, ours(out, Interest::READABLE)?),
+            (Kind::Data2, ours(err, Interest::READABLE)?),
+        ],
         terminal: None,
     })
 }
@@ -183,11 +186,7 @@ pub(super) fn launch(guest: &Guest, spec: &mut ExecSpec) -> Result<Launched, Ref
         group: if spec.tty.is_some() { Group::Terminal } else { Group::NewSession },
         credentials: (who.uid != 0 || who.gid != 0 || who.groups != guest.execs.marks.groups())
             .then(|| Credentials { uid: who.uid, gid: who.gid, groups: who.groups.clone() }),
-        limits: vec![Limit {
-            resource: Mark::RESOURCE,
-            soft: mark.value(),
-            hard: mark.value(),
-        }],
+        limits: vec![Limit { resource: Mark::RESOURCE, soft: mark.value(), hard: mark.value() }],
         umask: Some(0o022),
         oom_score: guest.execs.marks.protected().then_some(0),
         script_shell: Some(spawn::shell()),
@@ -218,7 +217,9 @@ fn refused(error: &SpawnError, program: &str, directory: &str, user: &str) -> Re
             Some(126),
             Error::new(
                 ErrorCode::TooLarge,
-                format!("the arguments of {program:?} and its environment are too long for the kernel"),
+                format!(
+                    "the arguments of {program:?} and its environment are too long for the kernel"
+                ),
             )
             .hint("128 KiB is the most for one argument: send long text through standard input"),
         ),
@@ -237,9 +238,10 @@ fn refused(error: &SpawnError, program: &str, directory: &str, user: &str) -> Re
             )
             .hint("end some, or raise its pids limit"),
         ),
-        (step, _) => {
-            (None, failure::on(&format!("start {program:?}"), &error.source).context(format!("{step:?}")))
-        }
+        (step, _) => (
+            None,
+            failure::on(&format!("start {program:?}"), &error.source).context(format!("{step:?}")),
+        ),
     };
     Refused { error, exit_code }
 }

@@ -1,12 +1,6 @@
 //! From a command's pipes into its ring.
 
-use std::{
-    cell::Cell,
-    io,
-    os::fd::OwnedFd,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, io, os::fd::OwnedFd, rc::Rc, time::Duration};
 
 use bytes::BytesMut;
 use pinfold_proto::Kind;
@@ -59,7 +53,8 @@ pub(super) async fn pump(
         match tried {
             Ok(0) => return,
             Ok(n) => {
-                let count = if kind == Kind::Data2 { &exec.stderr_bytes } else { &exec.stdout_bytes };
+                let count =
+                    if kind == Kind::Data2 { &exec.stderr_bytes } else { &exec.stdout_bytes };
                 count.set(count.get() + n as u64);
                 let keep = if exec.background { u64::MAX } else { exec.taken.get() };
                 exec.ring.borrow_mut().push(kind, buffer.split(), keep);

@@ -180,7 +180,8 @@ mod tests {
         let marks = Marks { base: 1 << 62, ..Marks::default() };
         let (a, b) = (marks.next(), marks.next());
         assert!(a != b && a.value() <= 1 << 62 && b.value() <= 1 << 62);
-        let nested = Marks { base: (a.value() / 2 + 1).next_power_of_two() / 2, ..Marks::default() };
+        let nested =
+            Marks { base: (a.value() / 2 + 1).next_power_of_two() / 2, ..Marks::default() };
         assert!(nested.next().value() < a.value() && nested.next().value() > 1 << 59);
     }
 

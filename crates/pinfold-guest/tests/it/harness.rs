@@ -66,7 +66,14 @@ impl Box {
         let null = std::fs::File::options().read(true).write(true).open("/dev/null").unwrap();
         let stderr = std::io::stderr();
         let words = [
-            "unshare", "--pid", "--mount", "--ipc", "--fork", "--kill-child", "--mount-proc", "--",
+            "unshare",
+            "--pid",
+            "--mount",
+            "--ipc",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--",
             env!("CARGO_BIN_EXE_pinfold-guest"),
         ];
         let pid = spawn(&Spawn {

@@ -104,7 +104,11 @@ impl ExecHandle {
 }
 
 impl ExecStream {
-    pub(super) async fn open(link: &Arc<Users>, exec_id: ExecId, request: &Request) -> Result<Self> {
+    pub(super) async fn open(
+        link: &Arc<Users>,
+        exec_id: ExecId,
+        request: &Request,
+    ) -> Result<Self> {
         let call = link::open(link, request).await?;
         let mut first = VecDeque::new();
         let started = match call.event().await {
