@@ -21,7 +21,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most reading connections; each is one thread.
 const MAX_READERS: u32 = 4;
 /// A reading connection that nobody used for this long is closed.
-const READER_IDLE: Duration = Duration::from_secs(60);
+const READER_IDLE: Duration = Duration::from_mins(1);
 
 const MIGRATIONS: &[(i64, &str, &str)] =
     &[(1, "workspaces", include_str!("../migrations/sqlite/0001_workspaces.sql"))];

@@ -51,8 +51,9 @@ impl Store {
         let opened = connect::open(path).await?;
         let (queue, jobs) = mpsc::channel(MAX_QUEUE);
         let checkpoints = Arc::new(Checkpoints::default());
-        tokio::spawn(writer::run_checkpoints(opened.checkpointer, Arc::clone(&checkpoints)));
-        tokio::spawn(writer::run(opened.writer, jobs, checkpoints));
+        let checkpointer =
+            tokio::spawn(writer::run_checkpoints(opened.checkpointer, Arc::clone(&checkpoints)));
+        tokio::spawn(writer::run(opened.writer, jobs, checkpoints, checkpointer));
         Ok(Self {
             inner: Arc::new(Inner {
                 queue,

@@ -59,6 +59,7 @@ pub(crate) async fn run(
     mut conn: SqliteConnection,
     mut queue: mpsc::Receiver<Job>,
     checkpoints: Arc<Checkpoints>,
+    checkpointer: tokio::task::JoinHandle<()>,
 ) {
     let mut group = Vec::with_capacity(MAX_GROUP);
     let mut since_checkpoint = 0;
@@ -92,6 +93,8 @@ pub(crate) async fn run(
     }
     checkpoints.closing.store(true, Ordering::Relaxed);
     checkpoints.wanted.notify_one();
+    // The last connection to close tidies the log away, and callers wait for this one.
+    let _ = checkpointer.await;
     if let Err(err) = conn.close().await {
         tracing::warn!(error = %err, "the state database was not closed in order");
     }

@@ -1,0 +1,8 @@
+//! The store from outside: what it keeps, what it refuses, and what survives.
+
+mod commit;
+mod kill;
+mod opening;
+mod rows;
+mod sample;
+mod trace;
