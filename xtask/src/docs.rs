@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     path::{Component, Path, PathBuf},
 };
 
@@ -10,6 +11,8 @@ use anyhow::ensure;
 
 use crate::repo::{Problem, Repo, has_ending};
 
+/// The program's help, all of it: written by `cargo xtask cli-reference`, never by hand.
+const REFERENCE: &str = "docs/cli-reference.md";
 /// Where a debug build lands.
 const PROGRAM: &str = "target/x86_64-unknown-linux-gnu/debug/pinfold";
 
@@ -26,13 +29,7 @@ pub(crate) fn check(repo: &Repo, program: Option<&Path>) -> anyhow::Result<Vec<P
             repo.path(target).exists()
         }));
     }
-    let program = program.map_or_else(|| default_program(repo), Path::to_path_buf);
-    ensure!(program.is_file(), "{} is not there: `make build` first", program.display());
-    let mut known = Help::of(|words| {
-        let words: Vec<&str> = words.iter().map(String::as_str).chain(["--help"]).collect();
-        let text = repo.output(&program.to_string_lossy(), &words)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    });
+    let mut known = help_of_program(repo, program)?;
     for (path, text) in &pages {
         for (line, command) in console_lines(text) {
             if let Some(wrong) = known.judge(&command)? {
@@ -40,7 +37,30 @@ pub(crate) fn check(repo: &Repo, program: Option<&Path>) -> anyhow::Result<Vec<P
             }
         }
     }
+    if repo.text(REFERENCE).ok() != Some(known.reference()?) {
+        let mend = "is not what the program says: cargo xtask cli-reference";
+        problems.push(Problem::new(REFERENCE, mend));
+    }
     Ok(problems)
+}
+
+/// Writes [`REFERENCE`].
+pub(crate) fn write_reference(repo: &Repo, program: Option<&Path>) -> anyhow::Result<()> {
+    let text = help_of_program(repo, program)?.reference()?;
+    Ok(std::fs::write(repo.path(REFERENCE), text)?)
+}
+
+fn help_of_program(
+    repo: &Repo,
+    program: Option<&Path>,
+) -> anyhow::Result<Help<impl FnMut(&[String]) -> anyhow::Result<String>>> {
+    let program = program.map_or_else(|| default_program(repo), Path::to_path_buf);
+    ensure!(program.is_file(), "{} is not there: `make build` first", program.display());
+    Ok(Help::of(move |words: &[String]| {
+        let words: Vec<&str> = words.iter().map(String::as_str).chain(["--help"]).collect();
+        let text = repo.output(&program.to_string_lossy(), &words)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }))
 }
 
 fn default_program(repo: &Repo) -> PathBuf {
@@ -67,6 +87,30 @@ impl<F: FnMut(&[String]) -> anyhow::Result<String>> Help<F> {
             self.pages.insert(path.to_vec(), text);
         }
         Ok(&self.pages[path])
+    }
+
+    /// Every command's help, depth first, as a page.
+    fn reference(&mut self) -> anyhow::Result<String> {
+        let mut text = String::from(
+            "# Command reference\n\nWritten by the program itself. [cli.md](cli.md) explains how the commands belong together.\n",
+        );
+        let mut open = vec![Vec::new()];
+        while let Some(path) = open.pop() {
+            let help = self.page(&path)?.to_owned();
+            let name = path.join(" ");
+            let depth = "#".repeat(path.len().max(1) + 1);
+            let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+            let body = lines.join("\n");
+            let title = format!("{depth} pinfold {name}");
+            write!(text, "\n{}\n\n```text\n{}\n```\n", title.trim_end(), body.trim())?;
+            open.extend(
+                commands(&help)
+                    .into_iter()
+                    .rev()
+                    .map(|command| path.iter().cloned().chain([command]).collect::<Vec<String>>()),
+            );
+        }
+        Ok(text)
     }
 
     /// What is wrong with a command line, its words after `pinfold`.
@@ -319,6 +363,30 @@ mod tests {
         {
             assert!(judge(bad).is_some(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_reference_holds_every_command() {
+        let mut help = Help::of(|path: &[String]| {
+            Ok(match path.join(" ").as_str() {
+                "" => TOP,
+                "snapshot" => SNAPSHOT,
+                _ => "Usage\n",
+            }
+            .to_owned())
+        });
+        let text = help.reference().expect("the help is there");
+        let titles: Vec<&str> = text.lines().filter(|line| line.starts_with("##")).collect();
+        assert_eq!(
+            titles,
+            [
+                "## pinfold",
+                "## pinfold run",
+                "## pinfold snapshot",
+                "### pinfold snapshot create",
+                "### pinfold snapshot ls"
+            ]
+        );
     }
 
     #[test]

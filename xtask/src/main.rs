@@ -10,6 +10,7 @@ mod controls;
 mod deny;
 mod docs;
 mod floors;
+mod outdated;
 mod repo;
 mod secrets;
 mod sizes;
@@ -33,8 +34,11 @@ usage: cargo xtask WORD
     --ran FILE      … and against the tests that ran (nextest's junit.xml)
   docs              links resolve; every `pinfold` line shown is known to the program
     --program FILE  … asked of this binary instead of the newest debug build
+  cli-reference     write docs/cli-reference.md from the program's help
   secrets           no key material in the tree or in its history
   deny              deny.toml's bans and licences from cargo's metadata, without cargo-deny
+  outdated          dependencies with newer releases, and advisories where they can be checked
+    --offline       … from what this machine knows already
   ci                what .ci/run runs";
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -71,6 +75,8 @@ fn main() -> anyhow::Result<ExitCode> {
         "docs" => run(word, docs::check(&repo, option("--program").as_deref()))?,
         "secrets" => run(word, secrets::check(&repo))?,
         "deny" => run(word, deny::check(&repo))?,
+        "cli-reference" => docs::write_reference(&repo, option("--program").as_deref())?,
+        "outdated" => run(word, outdated::check(&repo, words.iter().any(|w| w == "--offline")))?,
         "ci" => {
             let status = repo.command("bash").arg(".ci/run").status()?;
             return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
