@@ -6,8 +6,7 @@ use pinfold_namespace::{IdRange, LaunchSpec, Launched, WorkspaceCgroup};
 use pinfold_proto::{GuestConfig, handshake::SecretField};
 use pinfold_store::WorkspaceRow;
 use pinfold_types::{
-    BootSecret, Error, ErrorCode, ExecId, Mode, Result, WorkspaceId,
-    exec::ExecSpec,
+    BootSecret, Error, ErrorCode, ExecId, Mode, Result, WorkspaceId, exec::ExecSpec,
     limits::ResourceLimits,
 };
 
@@ -94,9 +93,11 @@ impl Inner {
                 Ok(IdRange { base: self.slots.base_of(slot), count: crate::slots::RANGE })
             }
             (Mode::Root, None) => Err(Error::internal("a workspace without a uid range")),
-            (Mode::User, _) => {
-                self.user_ids.get_or_try_init(|| async { crate::subids::of_this_user() }).await.copied()
-            }
+            (Mode::User, _) => self
+                .user_ids
+                .get_or_try_init(|| async { crate::subids::of_this_user() })
+                .await
+                .copied(),
         }
     }
 
@@ -135,13 +136,14 @@ impl Inner {
         cgroup: Option<WorkspaceCgroup>,
     ) -> Result<Arc<Live>> {
         let (id, number, secret) = (boot.id, boot.number, boot.secret.clone());
-        let launched = match self.launcher.launch(self.launch_spec(boot, disk, cgroup.as_ref())?).await {
-            Ok(launched) => launched,
-            Err(failed) => {
-                self.clear_boot(id, cgroup).await;
-                return Err(failed);
-            }
-        };
+        let launched =
+            match self.launcher.launch(self.launch_spec(boot, disk, cgroup.as_ref())?).await {
+                Ok(launched) => launched,
+                Err(failed) => {
+                    self.clear_boot(id, cgroup).await;
+                    return Err(failed);
+                }
+            };
         let Launched { pid, start_time, pidfd, walls, .. } = launched;
         let socket = self.home.socket(id);
         let live = Arc::new(Live::new(number, pid, start_time, walls, cgroup, socket, pidfd)?);
@@ -197,7 +199,6 @@ impl Inner {
             nested: boot.nested,
             open_files: boot.limits.open_files,
             shm_bytes: boot.limits.memory_bytes.map_or(SHM_UNLIMITED, |memory| memory / 2),
-            trace: false,
         })
     }
 

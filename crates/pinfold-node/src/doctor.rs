@@ -13,13 +13,14 @@ impl LocalNode {
     pub async fn doctor(&self) -> Result<DoctorReport> {
         let inner = std::sync::Arc::clone(self.inner());
         blocking(move || {
-            let mut findings = pinfold_namespace::probe();
+            let mut findings = Vec::new();
             findings.extend(pinfold_disk::Pool::findings(
                 &inner.config.pool,
                 inner.home.root(),
                 inner.mode,
             ));
-            findings.extend(pinfold_image::findings());
+            findings.extend(inner.pool.measure());
+            findings.push(debian_finding());
             let enforceable = |kind: LimitKind| inner.enforceable(kind);
             findings.extend(limits::table(&enforceable).into_iter().map(|limit| Finding {
                 area: "limits".into(),
@@ -45,11 +46,22 @@ fn launcher_finding(pid: Option<i32>) -> Finding {
         Some(pid) => (Verdict::Ok, format!("runs as process {pid}")),
         None => (Verdict::Degraded, "does not run; the next launch starts it again".to_owned()),
     };
-    Finding {
-        area: "server".into(),
-        check: "launcher process".into(),
-        verdict,
-        detail,
-        mend: None,
-    }
+    Finding { area: "server".into(), check: "launcher process".into(), verdict, detail, mend: None }
+}
+
+/// Debian images need a program of Debian's.
+fn debian_finding() -> Finding {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = ["mmdebstrap", "debootstrap"]
+        .into_iter()
+        .find(|name| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()));
+    let (verdict, detail, mend) = match found {
+        Some(name) => (Verdict::Ok, format!("{name} makes them"), None),
+        None => (
+            Verdict::Degraded,
+            "neither mmdebstrap nor debootstrap is there; other images work".to_owned(),
+            Some("apt install mmdebstrap".to_owned()),
+        ),
+    };
+    Finding { area: "images".into(), check: "Debian images".into(), verdict, detail, mend }
 }

@@ -22,9 +22,6 @@ use crate::{
     workspace::Workspace,
 };
 
-/// The disk counts as full when less than this is left of its limit. Btrfs accounts in whole
-/// extents and refuses a write that would cross the line, so the last bit is never used.
-const FULL_MARGIN: u64 = 1 << 20;
 /// What a shell says of a child that SIGKILL ended.
 const SHELL_SIGKILL: i32 = 128 + 9;
 
@@ -212,11 +209,7 @@ impl Inner {
 }
 
 impl ExecStream {
-    fn new(
-        stream: guest::ExecStream,
-        context: Context,
-        throw_away: Option<ThrowAway>,
-    ) -> Self {
+    fn new(stream: guest::ExecStream, context: Context, throw_away: Option<ThrowAway>) -> Self {
         Self {
             exec_id: stream.exec_id,
             workspace: context.workspace.id,
@@ -254,10 +247,7 @@ impl ExecStream {
         if let Some((_, Some(until))) = &self.pending {
             tokio::time::sleep_until(*until).await;
         }
-        let last = matches!(
-            &self.pending,
-            Some((ExecEvent::Exited(_) | ExecEvent::Failed(_), _))
-        );
+        let last = matches!(&self.pending, Some((ExecEvent::Exited(_) | ExecEvent::Failed(_), _)));
         if last && let Some(throw_away) = &mut self.throw_away {
             throw_away.destroy().await;
         }
@@ -364,20 +354,15 @@ impl Context {
     /// Which limits of the disk stand full now. Asked only after a failure: it costs a look at
     /// the pool.
     fn full_disk(&self) -> Vec<LimitKind> {
-        let (bytes, inodes) = self
-            .workspace
-            .with_row(|row| (row.spec.limits.disk_bytes, row.spec.limits.disk_inodes));
-        if bytes.is_none() && inodes.is_none() {
-            return Vec::new();
-        }
-        let Ok(usage) = self.inner.pool.usage(&self.workspace.id.to_string()) else {
-            return Vec::new();
-        };
+        let (pool, id) = (&self.inner.pool, self.workspace.id.to_string());
         let mut full = Vec::new();
-        if bytes.is_some_and(|limit| usage.referenced_bytes + FULL_MARGIN >= limit) {
+        if pool.is_full(&id) {
             full.push(LimitKind::Disk);
         }
-        if inodes.zip(usage.inodes).is_some_and(|(limit, used)| used + 1 >= limit) {
+        if let Some(limit) = self.workspace.with_row(|row| row.spec.limits.disk_inodes)
+            && let Ok(usage) = pool.usage(&id)
+            && usage.inodes.is_some_and(|used| used + 1 >= limit)
+        {
             full.push(LimitKind::Inodes);
         }
         full

@@ -41,8 +41,9 @@ impl LocalNode {
         reference: &str,
         path: &str,
         after: Option<&str>,
-        limit: Option<usize>,
+        limit: Option<u32>,
     ) -> Result<FileList> {
+        let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let (guest, _in_use) = self.at_path(reference, path)?;
         guest.list(path, after, limit).await
     }
@@ -103,13 +104,7 @@ impl LocalNode {
     }
 
     /// Changes the owner.
-    pub async fn chown_file(
-        &self,
-        reference: &str,
-        path: &str,
-        uid: u32,
-        gid: u32,
-    ) -> Result<()> {
+    pub async fn chown_file(&self, reference: &str, path: &str, uid: u32, gid: u32) -> Result<()> {
         let (guest, _in_use) = self.at_path(reference, path)?;
         guest.chown(path, uid, gid).await
     }

@@ -215,11 +215,7 @@ impl Inner {
     }
 }
 
-fn child_lineage(
-    source: &Lineage,
-    parent: WorkspaceId,
-    snapshot: Option<SnapshotId>,
-) -> Lineage {
+fn child_lineage(source: &Lineage, parent: WorkspaceId, snapshot: Option<SnapshotId>) -> Lineage {
     Lineage { parent: Some(parent), snapshot, depth: source.depth.saturating_add(1) }
 }
 

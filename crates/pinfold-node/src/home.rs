@@ -23,7 +23,7 @@ impl Home {
         let root = root
             .canonicalize()
             .map_err(|err| Error::internal(format!("{}: {err}", root.display())))?;
-        let home = Self { tag: tag(&root), root };
+        let home = Self { tag: home_tag(&root), root };
         make_dir(&home.runs())?;
         make_dir(&home.images())?;
         Ok(home)
@@ -94,11 +94,13 @@ fn cannot_make(dir: &Path, err: &io::Error) -> Error {
         .hint("see that $PINFOLD_HOME is yours and that its disk is not full")
 }
 
-/// FNV-1a over the path (RFC 9923): the same home has the same tag in every server.
-fn tag(root: &Path) -> String {
-    let hash = root.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
+/// Eight hexadecimal digits that tell a home's cgroups from another's: FNV-1a (RFC 9923) over its
+/// canonical path, so that every server of the home finds the same.
+pub fn home_tag(root: &Path) -> String {
+    let hash =
+        root.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        });
     format!("{hash:08x}")
 }
 
@@ -108,8 +110,8 @@ mod tests {
 
     #[test]
     fn tags_differ_by_path_and_stay_the_same() {
-        assert_eq!(tag(Path::new("/a")), tag(Path::new("/a")));
-        assert_ne!(tag(Path::new("/a")), tag(Path::new("/b")));
-        assert_eq!(tag(Path::new("/var/lib/pinfold")).len(), 8);
+        assert_eq!(home_tag(Path::new("/a")), home_tag(Path::new("/a")));
+        assert_ne!(home_tag(Path::new("/a")), home_tag(Path::new("/b")));
+        assert_eq!(home_tag(Path::new("/var/lib/pinfold")).len(), 8);
     }
 }

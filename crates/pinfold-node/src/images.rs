@@ -2,14 +2,9 @@
 
 mod holds;
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+use std::collections::BTreeMap;
 
-use pinfold_types::{
-    Error, ErrorCode, ImageId, Result, api::RemovedImages, image::ImageInfo,
-};
+use pinfold_types::{ErrorCode, ImageId, Result, image::ImageInfo};
 
 pub(crate) use holds::{ImageHold, ImageHolds};
 

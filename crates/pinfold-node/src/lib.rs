@@ -69,6 +69,7 @@ mod workspace;
 pub use exec::ExecStream;
 pub use files::Tunnel;
 pub use guest::{ByteStream, ExecEvent, ExecHandle};
+pub use home::home_tag;
 pub use node::LocalNode;
 pub use options::NodeOptions;
 pub use output::OUTPUT_TAIL_BYTES;

@@ -9,8 +9,9 @@ use pinfold_types::{
 };
 
 use crate::{
-    LocalNode, limits,
+    LocalNode,
     boot::new_secret,
+    limits,
     live::Live,
     make::{after, disk_limits, now, slots_of, started},
     node::{Inner, blocking},
@@ -126,7 +127,8 @@ impl Inner {
                 workspace.tail.clear();
                 workspace.activity.touch();
                 workspace.set_live(Arc::clone(&live));
-                let row = workspace.advance(WorkspaceEvent::GuestReady, |row| started(row, &live))?;
+                let row =
+                    workspace.advance(WorkspaceEvent::GuestReady, |row| started(row, &live))?;
                 self.store.update_workspace_relaxed(&row);
                 if lost {
                     self.note(

@@ -97,11 +97,15 @@ pub(crate) fn for_fork(
     Ok(asked.over(source))
 }
 
+/// Nobody can be given more open files than the server's own hard limit.
+pub(crate) fn cap_open_files(config: &mut WorkspacesConfig, own: Option<u64>) {
+    let Some(own) = own else { return };
+    let ceiling = &mut config.ceilings.open_files;
+    *ceiling = Some(ceiling.map_or(own, |ceiling| ceiling.min(own)));
+}
+
 /// Every kind with its value and what stands behind it.
-pub(crate) fn statuses(
-    limits: &ResourceLimits,
-    enforceable: Enforceable<'_>,
-) -> Vec<LimitStatus> {
+pub(crate) fn statuses(limits: &ResourceLimits, enforceable: Enforceable<'_>) -> Vec<LimitStatus> {
     LimitKind::ALL
         .iter()
         .map(|kind| {
@@ -139,10 +143,7 @@ fn check_guards(allow_unlimited: bool, enforceable: Enforceable<'_>) -> Result<(
     reasons.dedup();
     Err(Error::new(
         ErrorCode::CannotEnforce,
-        format!(
-            "memory, CPU and process limits cannot be enforced here: {}",
-            reasons.join("; ")
-        ),
+        format!("memory, CPU and process limits cannot be enforced here: {}", reasons.join("; ")),
     )
     .hint("pinfold doctor names the mend; --allow-unlimited creates it without, and is recorded"))
 }

@@ -42,7 +42,7 @@ impl Live {
         socket: PathBuf,
         pidfd: OwnedFd,
     ) -> Result<Self> {
-        let pidfd = AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE)
+        let pidfd = watched(pidfd)
             .map_err(|err| Error::internal(format!("cannot watch process {pid}: {err}")))?;
         Ok(Self { boot, pid, start_time, walls, cgroup, socket, pidfd, guest: RwLock::default() })
     }
@@ -95,4 +95,12 @@ impl Live {
     pub(crate) fn counters(&self) -> Option<CgroupStats> {
         self.cgroup.as_ref().map(WorkspaceCgroup::stats)
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "sound for a descriptor that the value owns; the other one is unsafe"
+)]
+fn watched(pidfd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(pidfd, tokio::io::Interest::READABLE)
 }

@@ -13,13 +13,13 @@ use crate::LocalNode;
 const PAGE: u32 = 1000;
 
 impl LocalNode {
-    /// The log of a workspace: the newest [`MAX_PAGE`] events, and the last output of its
-    /// start-up command, at most [`crate::OUTPUT_TAIL_BYTES`].
-    pub async fn logs(&self, reference: &str) -> Result<WorkspaceLogs> {
+    /// The log of a workspace: the newest [`MAX_PAGE`] events after a position, and the last
+    /// output of its start-up command, at most [`crate::OUTPUT_TAIL_BYTES`].
+    pub async fn logs(&self, reference: &str, after: i64) -> Result<WorkspaceLogs> {
         let workspace = self.inner().registry.find(reference)?;
         let id = workspace.id.to_string();
         let mut events = VecDeque::new();
-        let mut after = 0;
+        let mut after = after;
         loop {
             let page = self.inner().store.events(Some(&id), after, PAGE).await?;
             let Some(last) = page.last() else { break };

@@ -142,7 +142,8 @@ impl Inner {
         if self.mode == pinfold_types::Mode::Root {
             row.uid_slot = Some(self.slots.allocate()?);
         }
-        let made = self.make_recorded(&mut row, (env.clone(), command_env.clone()), disk, start, first);
+        let made =
+            self.make_recorded(&mut row, (env.clone(), command_env.clone()), disk, start, first);
         match made.await {
             Ok((live, value)) => {
                 let workspace = Workspace::new(row, env, command_env);

@@ -20,10 +20,8 @@ pub(crate) fn numbered() -> WorkspaceName {
 }
 
 fn join(first: &str, second: &str, number: Option<usize>) -> WorkspaceName {
-    let text = number.map_or_else(
-        || format!("{first}-{second}"),
-        |number| format!("{first}-{second}-{number}"),
-    );
+    let text = number
+        .map_or_else(|| format!("{first}-{second}"), |number| format!("{first}-{second}-{number}"));
     text.parse().expect("short lower-case words with hyphens are a name")
 }
 
@@ -32,9 +30,8 @@ fn join(first: &str, second: &str, number: Option<usize>) -> WorkspaceName {
 fn random_indexes() -> [usize; 2] {
     let mut bytes = [0_u8; 8];
     let _ = getrandom::fill(&mut bytes);
-    let half = |part: &[u8]| {
-        part.iter().fold(0_usize, |value, byte| (value << 8) | usize::from(*byte))
-    };
+    let half =
+        |part: &[u8]| part.iter().fold(0_usize, |value, byte| (value << 8) | usize::from(*byte));
     [half(&bytes[..4]), half(&bytes[4..])]
 }
 

@@ -1,10 +1,6 @@
 //! The node itself: what it holds, how it opens and closes.
 
-use std::{
-    future::Future,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{future::Future, path::PathBuf, sync::Arc};
 
 use pinfold_disk::Pool;
 use pinfold_egress::EgressConfig;
@@ -12,15 +8,15 @@ use pinfold_image::ImageStore;
 use pinfold_namespace::{Cgroups, Launcher, LauncherOptions};
 use pinfold_store::{Change, Event, Store};
 use pinfold_types::{
-    Error, Mode, Result, WorkspaceId,
-    api::RecoveryAction,
-    config::Config,
-    limits::LimitKind,
+    Error, Mode, Result, WorkspaceId, api::RecoveryAction, config::Config, limits::LimitKind,
 };
 use tokio::sync::{Notify, OnceCell, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{NodeOptions, home::Home, images::ImageHolds, recover, registry::Registry, slots::UidSlots};
+use crate::{
+    NodeOptions, home::Home, images::ImageHolds, limits, recover, registry::Registry,
+    slots::UidSlots,
+};
 
 /// Children of one fork, and workspaces of one recovery, that are made at the same time.
 pub(crate) const FAN_OUT: usize = 8;
@@ -80,7 +76,9 @@ impl LocalNode {
     /// Opens the node: its pool and images, then whatever an earlier server left. Returns what
     /// recovery did.
     pub async fn open(options: NodeOptions) -> Result<(Self, Vec<RecoveryAction>)> {
-        let NodeOptions { home, config, store, launcher_binary, guest_binary, mode, .. } = options;
+        let NodeOptions { home, mut config, store, launcher_binary, guest_binary, mode, .. } =
+            options;
+        limits::cap_open_files(&mut config.workspaces, own_open_files());
         let home = Home::open(&home)?;
         let egress = pinfold_egress::Client::new(EgressConfig::from_images(&config.images));
         let (pool, images) = {
@@ -198,6 +196,11 @@ impl Inner {
             self.slots.release(slot);
         }
     }
+}
+
+/// The hard limit of open files that this process could pass on.
+fn own_open_files() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum
 }
 
 /// Runs blocking work off the runtime's own threads.

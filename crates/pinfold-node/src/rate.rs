@@ -77,8 +77,8 @@ mod tests {
 
     #[test]
     fn a_second_of_output_passes_at_once_and_the_rest_at_the_rate() {
-        let now = Instant::now();
         let limiter = OutputRate::new(Some(1000));
+        let now = Instant::now();
         assert_eq!(limiter.take(1000, now), None);
         assert_eq!(limiter.take(500, now), Some(Duration::from_millis(500)));
         let later = now + Duration::from_millis(500);

@@ -28,9 +28,7 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use pinfold_disk::DiskKind;
 use pinfold_store::{Change, SnapshotState, WorkspaceRow};
-use pinfold_types::{
-    Error, Result, WorkspaceEvent, WorkspaceState, api::RecoveryAction,
-};
+use pinfold_types::{Error, Result, WorkspaceEvent, WorkspaceState, api::RecoveryAction};
 
 use crate::{
     guest::Guest,
@@ -101,8 +99,11 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<Vec<RecoveryAction>> {
     actions.extend(leftovers::reclaim(inner, &kept).await?);
     for action in &actions {
         tracing::info!(
-            kind = action.kind, object = action.object, action = action.action,
-            reason = action.reason, "recovery"
+            kind = action.kind,
+            object = action.object,
+            action = action.action,
+            reason = action.reason,
+            "recovery"
         );
         let detail = serde_json::json!({"action": action.action, "reason": action.reason});
         inner.note("recovery", &action.object, detail);
@@ -295,7 +296,8 @@ pub(crate) const fn unfinished(state: SnapshotState) -> bool {
 
 /// A wrong pool must never look like an empty one.
 pub(crate) fn state_is_lost(inner: &Inner) -> Option<Error> {
-    inner.store.created().then(|| {
-        Error::internal("the state database is new: disks that no record names are kept")
-    })
+    inner
+        .store
+        .created()
+        .then(|| Error::internal("the state database is new: disks that no record names are kept"))
 }

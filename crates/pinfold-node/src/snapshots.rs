@@ -86,7 +86,10 @@ impl Inner {
         if others.len() >= MAX_SNAPSHOTS {
             return Err(Error::new(
                 ErrorCode::QuotaExceeded,
-                format!("workspace {:?} has its most snapshots, {MAX_SNAPSHOTS}", row.name.as_str()),
+                format!(
+                    "workspace {:?} has its most snapshots, {MAX_SNAPSHOTS}",
+                    row.name.as_str()
+                ),
             )
             .hint("remove some: pinfold snapshot rm"));
         }
@@ -147,28 +150,24 @@ impl Inner {
         to: String,
     ) -> Result<String> {
         let from = workspace.id.to_string();
-        self.hold_still(workspace, move |pool, live| {
-            Ok(pool.snapshot(&from, &to, live)?.method)
-        })
-        .await
+        self.hold_still(workspace, move |pool| Ok(pool.snapshot(&from, &to, false)?.method)).await
     }
 
     /// Runs blocking work on the pool while nothing writes to a workspace's disk.
     pub(crate) async fn hold_still<T: Send + 'static>(
         self: &Arc<Self>,
         workspace: &Workspace,
-        work: impl FnOnce(&pinfold_disk::Pool, bool) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&pinfold_disk::Pool) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let live = workspace.live();
         let paused = workspace.state() == WorkspaceState::Paused;
         let pool = Arc::clone(&self.pool);
         blocking(move || match &live {
-            None => work(&pool, false),
-            Some(_) if paused => work(&pool, true),
-            Some(live) => {
+            Some(live) if !paused => {
                 let _thawed_at_the_end = Frozen::new(live)?;
-                work(&pool, true)
+                work(&pool)
             }
+            _ => work(&pool),
         })
         .await
     }
@@ -252,12 +251,7 @@ impl Inner {
         };
         let (pool, disk, from) =
             (Arc::clone(&self.pool), workspace.id.to_string(), snapshot.id.to_string());
-        let limits = workspace.with_row(|row| crate::make::disk_limits(&row.spec.limits));
-        let replaced = blocking(move || {
-            pool.replace(&disk, &from)?;
-            pool.set_limits(&disk, &limits)
-        })
-        .await;
+        let replaced = blocking(move || pool.replace(&disk, &from)).await;
         if replaced.is_ok() {
             let (image_id, image_name) = (snapshot.image_id, snapshot.image_name.clone());
             workspace.with_row(|row| {

@@ -36,11 +36,8 @@ impl ImageHolds {
     pub(crate) fn hold(self: &Arc<Self>, image: ImageId) -> Result<ImageHold> {
         let mut holds = self.lock();
         if holds.removing.contains(&image) {
-            return Err(Error::new(
-                ErrorCode::Conflict,
-                format!("image {image} is being removed"),
-            )
-            .hint("choose another image, or pull it again"));
+            return Err(Error::new(ErrorCode::Conflict, format!("image {image} is being removed"))
+                .hint("choose another image, or pull it again"));
         }
         *holds.making.entry(image).or_insert(0) += 1;
         Ok(ImageHold { holds: Arc::clone(self), image })
@@ -51,9 +48,7 @@ impl ImageHolds {
         let mut holds = self.lock();
         let free: Vec<_> = images
             .into_iter()
-            .filter(|image| {
-                !holds.making.contains_key(image) && holds.removing.insert(*image)
-            })
+            .filter(|image| !holds.making.contains_key(image) && holds.removing.insert(*image))
             .collect();
         ImageRemoval { holds: Arc::clone(self), images: free }
     }

@@ -1,13 +1,17 @@
 //! A home for one test, removed with everything in it whatever happens.
 
 use std::{
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
 
-use pinfold_node::{LocalNode, NodeOptions};
+use pinfold_disk::Pool;
+use pinfold_namespace::Cgroups;
+use pinfold_node::{LocalNode, NodeOptions, home_tag};
 use pinfold_store::Store;
 use pinfold_types::{
+    Mode,
     api::RecoveryAction,
     config::Config,
     exec::{ExecResult, ExecSpec},
@@ -28,13 +32,21 @@ fn program(name: &str) -> PathBuf {
         own.parent().and_then(Path::parent).expect("target/PROFILE/deps").to_path_buf()
     });
     let path = dir.join(name);
-    assert!(path.exists(), "{} is missing: cargo build -p pinfold-guest -p pinfold-namespace", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build -p pinfold-guest -p pinfold-namespace",
+        path.display()
+    );
     path
 }
 
 impl House {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("pfnode").tempdir().expect("a temporary home");
+        let dir = tempfile::Builder::new()
+            .prefix("pfnode")
+            .permissions(std::fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .expect("a temporary home");
         let mut config = Config::default();
         config.pool.loop_bytes = Some(4 << 30);
         config.pool.min_free_bytes = 0;
@@ -65,13 +77,25 @@ impl House {
 
 impl Drop for House {
     fn drop(&mut self) {
-        sweep(self.path());
+        sweep(self.path(), &self.config);
     }
 }
 
-/// Kills and unmounts whatever still belongs to a home.
-fn sweep(home: &Path) {
-    let _ = home;
+/// Kills and unmounts whatever still belongs to a home, through the rooms that made it.
+fn sweep(home: &Path, config: &Config) {
+    let Ok(home) = home.canonicalize() else { return };
+    let cgroups = Cgroups::detect(&home_tag(&home));
+    for id in cgroups.list() {
+        let Some(cgroup) = cgroups.open(&id) else { continue };
+        let ended = cgroup.thaw().and_then(|()| cgroup.kill()).and_then(|()| cgroup.remove());
+        if let Err(err) = ended {
+            eprintln!("sweep: {id}: {err} {:?}", err.internal);
+        }
+    }
+    let closed = Pool::open(&config.pool, &home, Mode::Root).and_then(Pool::close);
+    if let Err(err) = closed {
+        eprintln!("sweep: the pool: {err} {:?}", err.internal);
+    }
 }
 
 /// Runs a command and gathers its output.

@@ -18,7 +18,10 @@ async fn a_workspace_runs_commands_and_is_gone_when_destroyed() {
     node.destroy("one").await.expect("destroyed");
     assert_eq!(node.get("one").expect_err("gone").code, ErrorCode::NotFound);
     let again = node
-        .create(CreateWorkspace { name: Some("one".parse().expect("a name")), ..Default::default() })
+        .create(CreateWorkspace {
+            name: Some("one".parse().expect("a name")),
+            ..Default::default()
+        })
         .await
         .expect("the name is free at once");
     assert_ne!(again.id, made.id);
