@@ -200,12 +200,11 @@ pub async fn put(stream: Stream, path: String, options: ArchiveOptions) {
         result = &mut done => Some(result),
         () = feeding => None,
     };
-    match result {
-        Some(result) => stream.answer(result.unwrap_or_else(|_| Err(cut_off()))).await,
+    if let Some(result) = result {
+        stream.answer(result.unwrap_or_else(|_| Err(cut_off()))).await;
+    } else {
         // Given up: the thread finds its queue closed. The job lasts until it has.
-        None => {
-            drop(sender);
-            drop(done.await);
-        }
+        drop(sender);
+        drop(done.await);
     }
 }

@@ -205,7 +205,7 @@ impl Channel {
         }
         let Some(stream) = self.0.streams.borrow().get(&id).cloned() else {
             // Of a stream that has ended, or of one of ours that the host refused.
-            if id % 2 == 1 && id > self.0.newest.get() {
+            if !id.is_multiple_of(2) && id > self.0.newest.get() {
                 return Err(ChannelError::Order("a frame of a stream that was never opened"));
             }
             return Ok(());
@@ -229,7 +229,7 @@ impl Channel {
         payload: Bytes,
         open: &mut impl FnMut(Stream, Bytes),
     ) -> Result<(), ChannelError> {
-        if id % 2 == 0 || id <= self.0.newest.get() {
+        if id.is_multiple_of(2) || id <= self.0.newest.get() {
             return Err(ChannelError::Order("a stream id that is not new"));
         }
         self.0.newest.set(id);

@@ -9,7 +9,7 @@ use pinfold_types::{Error, ErrorCode, name::excerpt};
 use crate::{archive, channel::Stream, exec, files, guest::Guest, net, stats};
 
 /// Longest grace of a shutdown.
-const MAX_GRACE: Duration = Duration::from_secs(600);
+const MAX_GRACE: Duration = Duration::from_mins(10);
 
 /// Serves one stream to its end.
 pub async fn serve(guest: Rc<Guest>, stream: Stream, request: Bytes) {

@@ -225,7 +225,8 @@ impl Table {
         drop(signal::send(Target::Everyone, 9));
         drop(tokio::time::timeout(Duration::from_secs(1), self.alone()).await);
         let finished = async {
-            for exec in self.all.borrow().values().cloned().collect::<Vec<_>>() {
+            let all: Vec<_> = self.all.borrow().values().cloned().collect();
+            for exec in all {
                 exec.finished().await;
             }
         };

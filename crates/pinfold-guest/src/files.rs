@@ -31,7 +31,7 @@ pub async fn serve(stream: Stream, request: Request) {
     match request {
         Request::Stat { path } => stream.answer(blocking(move || stat(&path)).await).await,
         Request::List { path, after, limit } => {
-            stream.answer(blocking(move || list::list(&path, after, limit)).await).await;
+            stream.answer(blocking(move || list::list(&path, after.as_deref(), limit)).await).await;
         }
         Request::Read { path, offset, length } => {
             transfer::read(stream, path, offset, length).await;

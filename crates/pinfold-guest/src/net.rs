@@ -112,7 +112,7 @@ async fn inward(stream: &Stream, socket: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Ports that listen, from `/proc/net/tcp` and `/proc/net/tcp6` (proc_net(5)).
+/// Ports that listen, from `/proc/net/tcp` and `/proc/net/tcp6` (`proc_net(5)`).
 ///
 /// # Errors
 /// When the kernel's table cannot be read.

@@ -7,7 +7,7 @@ use pinfold_proto::GuestStats;
 use crate::guest::Guest;
 
 /// Microseconds of one clock tick: the kernel shows times in hundredths of a second to programs
-/// whatever it counts in itself (USER_HZ).
+/// whatever it counts in itself (`USER_HZ`).
 const TICK_USEC: u64 = 10_000;
 const PAGE_BYTES: u64 = 4096;
 

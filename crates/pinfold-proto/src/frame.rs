@@ -118,11 +118,11 @@ pub struct Frame {
 /// unbounded length.
 pub fn header(length: usize, stream: u32, kind: Kind) -> [u8; HEADER_BYTES] {
     debug_assert!(length <= MAX_PAYLOAD, "payloads are split before they get here");
-    let length = u32::try_from(length.min(MAX_PAYLOAD)).unwrap_or(0).to_be_bytes();
-    let stream = stream.to_be_bytes();
-    let [a, b, c, d] = length;
-    let [e, f, g, h] = stream;
-    [a, b, c, d, e, f, g, h, kind as u8]
+    let length = u32::try_from(length.min(MAX_PAYLOAD)).unwrap_or(0);
+    let mut bytes = [kind as u8; HEADER_BYTES];
+    bytes[..4].copy_from_slice(&length.to_be_bytes());
+    bytes[4..8].copy_from_slice(&stream.to_be_bytes());
+    bytes
 }
 
 /// Turns received bytes into frames and joins the parts of long JSON texts.

@@ -202,6 +202,7 @@ pub struct WriteOptions {
 }
 
 /// How to unpack an archive.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, as in tar")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ArchiveOptions {

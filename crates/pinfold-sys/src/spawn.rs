@@ -4,7 +4,7 @@
 //! until it executes the program, and the calling thread sleeps meanwhile. A plain `fork` of a
 //! process with gigabytes of memory takes tens of milliseconds; this takes as long as the
 //! `execve`. The child makes system calls only; whatever needs an allocation is prepared before.
-//! Man pages: clone(2), vfork(2), execve(2), setsid(2), ioctl_tty(2), close_range(2).
+//! Man pages: clone(2), vfork(2), execve(2), setsid(2), `ioctl_tty(2)`, `close_range(2)`.
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_ulong, c_void},

@@ -148,7 +148,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// [`TarError`]; the archive cannot be read on after it.
-    pub fn next(&mut self) -> Result<Option<Entry>, TarError> {
+    pub fn entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extra = self.global.clone();
         let mut extended = false;
         loop {
@@ -186,12 +186,12 @@ impl<R: Read> Reader<R> {
                     self.global.read_pax(&records)?;
                     extra.read_pax(&records)?;
                 }
-                _ => return Self::entry(&block, flag, size, extra).map(Some),
+                _ => return Self::parse(&block, flag, size, extra).map(Some),
             }
         }
     }
 
-    fn entry(
+    fn parse(
         block: &[u8; BLOCK],
         flag: u8,
         size: u64,

@@ -142,7 +142,7 @@ impl<W: Write> Packing<'_, W> {
                     &entry(Type::Directory, [&path[..], b"/"].concat(), &facts),
                 )?;
                 let view = rustix::fs::fstatfs(&below)
-                    .is_ok_and(|system| VIEWS.contains(&i64::from(system.f_type)));
+                    .is_ok_and(|system| VIEWS.contains(&system.f_type));
                 if view { Ok(()) } else { self.below(&below, path, depth + 1) }
             }
             FileType::RegularFile => self.file(parent, name, path),

@@ -53,15 +53,15 @@ pub fn unpack(
         later: BTreeMap::new(),
         buffer: vec![0; 128 << 10],
     };
-    while let Some(entry) = reader.next().map_err(damaged)? {
+    while let Some(entry) = reader.entry().map_err(|error| damaged(&error))? {
         work.entry(&entry, &mut reader).map_err(|why| why.named(&entry.path))?;
     }
-    reader.drain().map_err(damaged)?;
+    reader.drain().map_err(|error| damaged(&error))?;
     work.finish();
     Ok(work.done)
 }
 
-fn damaged(error: TarError) -> Error {
+fn damaged(error: &TarError) -> Error {
     Error::new(ErrorCode::BadImage, error.to_string())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A process that leaves its group and session and whose parent has ended is a child of PID 1 like
 //! any other: its ancestry says nothing. So each command is started with a hard limit on real-time
-//! CPU (RLIMIT_RTTIME, getrlimit(2)) that no program here can reach and that is different for each
+//! CPU (`RLIMIT_RTTIME`, getrlimit(2)) that no program here can reach and that is different for each
 //! command. Limits pass to every child, through `setsid`, a cleared environment and a change of
 //! user, and a hard limit cannot be raised again; `/proc/PID/limits` shows it to everyone. A
 //! process could lower its own, deliberately: then its parents and its session still give it away
@@ -25,21 +25,21 @@ const KILL: i32 = 9;
 
 /// The limit that marks one command's processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark(u64);
+pub(super) struct Mark(u64);
 
 impl Mark {
-    /// RLIMIT_RTTIME.
-    pub const RESOURCE: u32 = 15;
+    /// `RLIMIT_RTTIME`.
+    pub(super) const RESOURCE: u32 = 15;
 
     /// Microseconds; soft and hard.
-    pub fn value(self) -> u64 {
+    pub(super) fn value(self) -> u64 {
         self.0
     }
 }
 
 /// Gives out marks, and remembers what the guest itself was born with.
 #[derive(Debug)]
-pub struct Marks {
+pub(super) struct Marks {
     base: u64,
     given: Cell<u64>,
     protected: bool,
@@ -64,19 +64,19 @@ impl Default for Marks {
 
 impl Marks {
     /// A mark that no command had before.
-    pub fn next(&self) -> Mark {
+    pub(super) fn next(&self) -> Mark {
         let number = self.given.get();
         self.given.set(number.wrapping_add(1));
         Mark(self.base.saturating_sub(number % (self.base / 2).max(1)))
     }
 
     /// Whether the guest is spared by the out-of-memory killer, which commands must not be.
-    pub fn protected(&self) -> bool {
+    pub(super) fn protected(&self) -> bool {
         self.protected
     }
 
     /// The guest's own supplementary groups.
-    pub fn groups(&self) -> &[u32] {
+    pub(super) fn groups(&self) -> &[u32] {
         &self.groups
     }
 }
@@ -117,7 +117,7 @@ fn has_mark(pid: i32, mark: Mark) -> bool {
 }
 
 /// Living processes of the command with this mark whose first process is `leader`.
-pub fn members(mark: Mark, leader: i32) -> Vec<i32> {
+pub(super) fn members(mark: Mark, leader: i32) -> Vec<i32> {
     let all = processes();
     let mut found: HashSet<i32> = all
         .iter()
@@ -141,7 +141,7 @@ pub fn members(mark: Mark, leader: i32) -> Vec<i32> {
 
 /// Kills the whole tree. First everything is stopped until nothing new appears, so that nobody
 /// can outrun the second pass by forking.
-pub async fn kill(mark: Mark, leader: i32) {
+pub(super) async fn kill(mark: Mark, leader: i32) {
     let mut stopped = HashSet::new();
     for _ in 0..ROUNDS {
         let new: Vec<_> =

@@ -12,7 +12,7 @@ use crate::failure::on_path;
 /// as the page has, whatever the directory holds.
 pub(super) fn list(
     path: &str,
-    after: Option<String>,
+    after: Option<&str>,
     limit: Option<usize>,
 ) -> Result<FileList, Error> {
     check_path(path)?;
@@ -24,7 +24,7 @@ pub(super) fn list(
     for entry in fs::read_dir(path).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let shown = name.to_string_lossy().into_owned();
-        if after.as_ref().is_some_and(|after| shown <= *after) {
+        if after.is_some_and(|after| shown.as_str() <= after) {
             continue;
         }
         page.push((shown, name));
@@ -60,9 +60,9 @@ mod tests {
         }
         names.sort();
         let path = place.path().to_str().expect("plain");
-        let (mut got, mut after) = (Vec::new(), None);
+        let (mut got, mut after) = (Vec::new(), None::<String>);
         loop {
-            let page = list(path, after, Some(10)).expect("a page");
+            let page = list(path, after.as_deref(), Some(10)).expect("a page");
             got.extend(page.entries.into_iter().map(|entry| entry.name));
             match page.next {
                 Some(next) => after = Some(next),

@@ -2,7 +2,7 @@
 //! systems, in bounded memory and descriptors however deep the tree is.
 
 use std::{
-    ffi::CString,
+    ffi::CStr,
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -79,7 +79,7 @@ impl Removal<'_> {
                     Err(errno) => return Err(errno.into()),
                 }
             }
-            self.clear_below(directory.as_fd(), name.to_owned(), depth)?;
+            self.clear_below(directory.as_fd(), name, depth)?;
         }
         Ok(())
     }
@@ -87,10 +87,10 @@ impl Removal<'_> {
     fn clear_below(
         &mut self,
         directory: BorrowedFd<'_>,
-        name: CString,
+        name: &CStr,
         depth: usize,
     ) -> io::Result<()> {
-        match rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR) {
+        match rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
@@ -100,14 +100,14 @@ impl Removal<'_> {
                 let place = format!(".pinfold-removing-{}", self.moved);
                 self.moved += 1;
                 let flags = rustix::fs::RenameFlags::NOREPLACE;
-                match rustix::fs::renameat_with(directory, &name, self.top, place, flags) {
+                match rustix::fs::renameat_with(directory, name, self.top, place, flags) {
                     Ok(()) | Err(Errno::NOENT) => return Ok(()),
                     Err(Errno::EXIST) => {}
                     Err(errno) => return Err(errno.into()),
                 }
             }
         }
-        let below = match open_dir(directory, &name) {
+        let below = match open_dir(directory, name) {
             Ok(below) => below,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
@@ -116,7 +116,7 @@ impl Removal<'_> {
             return Err(Errno::XDEV.into());
         }
         self.clear(&below, depth + 1)?;
-        match rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR) {
+        match rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno.into()),
         }

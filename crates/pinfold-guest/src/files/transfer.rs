@@ -102,7 +102,7 @@ async fn send_content(
     mut left: u64,
 ) -> Result<Result<(), Error>, Gone> {
     let mut buffers = Buffers::default();
-    let mut start = |offset: u64, left: u64, buffers: &mut Buffers| {
+    let start = |offset: u64, left: u64, buffers: &mut Buffers| {
         let (file, mut buffer) = (Arc::clone(&file), buffers.take());
         let limit = usize::try_from(left).unwrap_or(READ_BYTES).min(READ_BYTES);
         tokio::task::spawn_blocking(move || {

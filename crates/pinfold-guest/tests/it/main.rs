@@ -7,7 +7,7 @@ mod harness;
 // The host's client, from its source: the two ends are tested together without building all of
 // the node, which they do not need.
 #[path = "../../../pinfold-node/src"]
-#[expect(dead_code, unreachable_pub, reason = "the client is written for another crate")]
+#[expect(dead_code, unreachable_pub, unused_imports, reason = "the client is written for another crate")]
 mod node {
     pub mod guest;
 }
