@@ -4,20 +4,14 @@
 //! combined output, then `\nstatus=N`. The line `@config` answers with what descriptor 4 held,
 //! `@fds` with the open descriptors.
 
+use pinfold_sys::inherit;
 use std::{
     fs::File,
     io::{Read, Write},
     net::Shutdown,
-    os::fd::{FromRawFd, OwnedFd},
     os::unix::net::{UnixListener, UnixStream},
     process::{Command, Stdio},
 };
-
-#[allow(unsafe_code, reason = "descriptors 3 and 4 are handed over by number")]
-fn inherited(number: i32) -> OwnedFd {
-    // SAFETY: the launcher placed this descriptor, and nothing else here owns it.
-    unsafe { OwnedFd::from_raw_fd(number) }
-}
 
 fn main() {
     let fds = std::fs::read_dir("/proc/self/fd")
@@ -30,9 +24,9 @@ fn main() {
         })
         .unwrap_or_else(|error| error.to_string());
     let mut config = String::new();
-    let read = File::from(inherited(4)).read_to_string(&mut config);
+    let read = File::from(inherit::take(4).expect("a configuration")).read_to_string(&mut config);
     let config = read.map_or_else(|error| error.to_string(), |_| config);
-    let listener = UnixListener::from(inherited(3));
+    let listener = UnixListener::from(inherit::take(3).expect("a listener"));
     for stream in listener.incoming().flatten() {
         let (config, fds) = (config.clone(), fds.clone());
         std::thread::spawn(move || serve(stream, &config, &fds));

@@ -87,6 +87,13 @@ impl Cgroups {
         WorkspaceCgroup::open(&self.hierarchies, id)
     }
 
+    /// Removes the directories that hold workspaces' groups, where none is left in them.
+    pub(crate) fn remove_base(&self) {
+        for base in self.hierarchies.v1.iter().chain(&self.hierarchies.unified) {
+            let _ = std::fs::remove_dir(&base.directory);
+        }
+    }
+
     /// All workspaces that have a group in some hierarchy.
     pub fn list(&self) -> Vec<WorkspaceId> {
         self.hierarchies.list()

@@ -36,6 +36,11 @@ use crate::{
     wire::{self, Reply, Request},
 };
 
+pub(crate) use restrict::NEWEST_LANDLOCK;
+
+/// What a guest finds as its own name, whatever its file is called.
+const GUEST_NAME: &std::ffi::CStr = c"pinfold-guest";
+
 /// Everything the launcher prepared once.
 pub(crate) struct Prepared {
     proof: SingleThreaded,
@@ -61,19 +66,25 @@ impl Launch<'_> {
     }
 }
 
-/// Serves requests from the socket on standard input until it ends.
+/// The program `pinfold-launcher`: serves requests from the socket on standard input until it
+/// ends. As the first process of a throw-away workspace it is the guest of `pinfold doctor`.
 pub fn main() -> ExitCode {
-    match serve() {
+    let guest = std::env::args_os()
+        .next()
+        .is_some_and(|name| name == GUEST_NAME.to_str().unwrap_or_default());
+    let first = rustix::process::getpid().as_raw_nonzero().get() == 1;
+    let result = if guest && first { crate::probe::run_inside() } else { serve() };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing_free_report(&error);
+            complain(&error);
             ExitCode::FAILURE
         }
     }
 }
 
 #[expect(clippy::print_stderr, reason = "the launcher's only way to speak when it cannot serve")]
-fn tracing_free_report(error: &std::io::Error) {
+fn complain(error: &std::io::Error) {
     eprintln!("pinfold-launcher: {error}");
 }
 

@@ -11,6 +11,7 @@ pub mod failure;
 pub mod helper;
 mod identity;
 mod launcher;
+mod probe;
 mod seccomp;
 mod spec;
 mod subids;
@@ -20,6 +21,7 @@ pub use cgroup::{CgroupJoin, CgroupStats, Cgroups, WorkspaceCgroup};
 pub use failure::{Failure, Step};
 pub use identity::{open_pidfd, process_matches, start_time};
 pub use launcher::{Launcher, LauncherOptions};
+pub use probe::probe;
 #[cfg(feature = "weaken")]
 pub use spec::Weakness;
 pub use spec::{IdRange, LaunchExtras, LaunchSpec, Launched};

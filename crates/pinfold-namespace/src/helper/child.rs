@@ -160,7 +160,7 @@ fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Fail
         },
         &[],
     );
-    let error = launch::exec_descriptor(launch.guest.as_fd(), c"pinfold-guest");
+    let error = launch::exec_descriptor(launch.guest.as_fd(), super::GUEST_NAME);
     Err(error).at(Step::Exec)?;
     Ok(())
 }

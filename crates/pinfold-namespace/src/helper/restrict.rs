@@ -17,6 +17,9 @@ use crate::failure::{AtStep, Failure, Step};
 const KNOWN: [(u32, ABI); 6] =
     [(6, ABI::V6), (5, ABI::V5), (4, ABI::V4), (3, ABI::V3), (2, ABI::V2), (1, ABI::V1)];
 
+/// The newest of them.
+pub(crate) const NEWEST_LANDLOCK: u32 = KNOWN[0].0;
+
 /// The ABI of this kernel, 0 where Landlock is missing or off at boot.
 pub(super) fn landlock_abi() -> u32 {
     pinfold_sys::privilege::landlock_abi()
@@ -54,7 +57,8 @@ fn restrict(abi: ABI, nested: bool) -> Result<bool, Box<dyn std::error::Error>> 
     if files {
         ruleset = ruleset.handle_access(watched)?;
     }
-    let mut created = ruleset.create()?;
+    // Set by the step before, on its own.
+    let mut created = ruleset.create()?.no_new_privs(false);
     if files {
         for (path, right) in [("/", AccessFs::Refer), ("/dev", AccessFs::IoctlDev)] {
             let allowed = known & right;

@@ -1,5 +1,6 @@
 //! Real workspaces behind real walls, looked at from inside and outside. Needs root.
 
+mod doctor;
 mod harness;
 mod launch;
 mod limits;
