@@ -40,6 +40,8 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     ) -> Result<&'static str, DiskError>;
     /// Whether a copy appears at its place whole or not at all.
     fn copies_atomically(&self) -> bool;
+    /// Whether [`Backend::destroy`] is one step, so that what it is asked to remove needs no trash.
+    fn destroys_atomically(&self) -> bool;
     /// Removes what is at `place`.
     fn destroy(&self, place: &Place<'_>) -> Result<(), DiskError>;
     fn limits(&self, place: &Place<'_>) -> Result<DiskLimits, DiskError>;

@@ -108,25 +108,20 @@ impl Btrfs {
         }))
     }
 
-    /// The limit for the kernel of a disk that came with `inherited` bytes.
-    fn kernel_limit(&self, limits: &DiskLimits, inherited: u64) -> Result<QgroupLimit, DiskError> {
-        let max_bytes = match limits.bytes {
-            Some(asked) if asked < inherited => {
-                return Err(DiskError::LimitBelowContents { asked, held: inherited });
-            }
-            Some(asked) => Some((asked - inherited).max(START_RESERVE_BYTES)),
-            None => None,
-        };
-        Ok(QgroupLimit { max_bytes, notes: [Some(inherited), limits.bytes] })
+    fn at_birth(&self, limit: QgroupLimit) -> Option<QgroupLimit> {
+        self.quota.map(|_| limit)
     }
 
-    fn limit_at_birth(
-        &self,
-        limits: &DiskLimits,
-        inherited: u64,
-    ) -> Result<Option<QgroupLimit>, DiskError> {
-        let limit = self.kernel_limit(limits, inherited)?;
-        Ok(self.quota.map(|_| limit))
+    /// Writes the limit that a new disk was born with where it can be read back at once: by
+    /// itself the kernel does so only with the next commit.
+    fn record(&self, place: &Place<'_>, limit: QgroupLimit) -> Result<(), DiskError> {
+        if self.quota.is_none() {
+            return Ok(());
+        }
+        let path = place.path();
+        let id = btrfs::subvolume_id(place.open()?.as_fd())
+            .at("read the subvolume id of", path.display())?;
+        self.apply(id, limit, &path)
     }
 
     fn apply(&self, id: u64, limit: QgroupLimit, path: &Path) -> Result<(), DiskError> {
@@ -148,6 +143,18 @@ impl Btrfs {
         }
         self.apply(charge.id, QgroupLimit { max_bytes: Some(wanted), ..charge.limit }, &path)
     }
+}
+
+/// The limit for the kernel of a disk that came with `inherited` bytes.
+fn kernel_limit(limits: &DiskLimits, inherited: u64) -> Result<QgroupLimit, DiskError> {
+    let max_bytes = match limits.bytes {
+        Some(asked) if asked < inherited => {
+            return Err(DiskError::LimitBelowContents { asked, held: inherited });
+        }
+        Some(asked) => Some((asked - inherited).max(START_RESERVE_BYTES)),
+        None => None,
+    };
+    Ok(QgroupLimit { max_bytes, notes: [Some(inherited), limits.bytes] })
 }
 
 fn enable(root: BorrowedFd<'_>) -> std::io::Result<()> {
@@ -211,9 +218,10 @@ impl Backend for Btrfs {
         limits: &DiskLimits,
         slots: usize,
     ) -> Result<(), DiskError> {
-        let limit = self.limit_at_birth(limits, 0)?;
-        btrfs::create_subvolume(place.directory(), &place.name, limit)
+        let limit = kernel_limit(limits, 0)?;
+        btrfs::create_subvolume(place.directory(), &place.name, self.at_birth(limit))
             .at("make the subvolume", place.path().display())?;
+        self.record(place, limit)?;
         place.prepare_slots(slots).map(drop)
     }
 
@@ -228,7 +236,7 @@ impl Backend for Btrfs {
         to: &Place<'_>,
         copying: Copying,
     ) -> Result<&'static str, DiskError> {
-        let (source, source_path, to_path) = (from.open()?, from.path(), to.path());
+        let (source, source_path) = (from.open()?, from.path());
         let simple = self.quota == Some(QuotaMode::Simple);
         let inherits = |charge: Option<Charge>| match charge {
             Some(charge) if simple => charge.total(),
@@ -236,22 +244,25 @@ impl Backend for Btrfs {
         };
         let limits = copying.limits.unwrap_or_default();
         let before = inherits(self.charge(source.as_fd(), &source_path)?);
-        let limit = self.limit_at_birth(&limits, before)?;
-        btrfs::snapshot(to.directory(), &to.name, source.as_fd(), copying.limits.is_none(), limit)
-            .at("snapshot", source_path.display())?;
-        if simple {
-            // The snapshot has flushed and charged what was only reserved before.
-            let after = inherits(self.charge(source.as_fd(), &source_path)?);
-            if after != before {
-                let id = btrfs::subvolume_id(to.open()?.as_fd())
-                    .at("read the subvolume id of", to_path.display())?;
-                self.apply(id, self.kernel_limit(&limits, after)?, &to_path)?;
-            }
-        }
+        btrfs::snapshot(
+            to.directory(),
+            &to.name,
+            source.as_fd(),
+            copying.limits.is_none(),
+            self.at_birth(kernel_limit(&limits, before)?),
+        )
+        .at("snapshot", source_path.display())?;
+        // The snapshot has flushed and charged what was only reserved before.
+        let after = inherits(self.charge(source.as_fd(), &source_path)?);
+        self.record(to, kernel_limit(&limits, after)?)?;
         Ok("btrfs snapshot")
     }
 
     fn copies_atomically(&self) -> bool {
+        true
+    }
+
+    fn destroys_atomically(&self) -> bool {
         true
     }
 
@@ -274,7 +285,7 @@ impl Backend for Btrfs {
     fn set_limits(&self, place: &Place<'_>, limits: &DiskLimits) -> Result<(), DiskError> {
         let path = place.path();
         let Some(charge) = self.charge(place.open()?.as_fd(), &path)? else { return Ok(()) };
-        self.apply(charge.id, self.kernel_limit(limits, charge.inherited())?, &path)
+        self.apply(charge.id, kernel_limit(limits, charge.inherited())?, &path)
     }
 
     fn usage(&self, place: &Place<'_>) -> Result<DiskUsage, DiskError> {

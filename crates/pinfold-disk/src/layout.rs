@@ -94,30 +94,30 @@ impl Layout {
         Ok(Self { path: path.to_owned(), root, shelves, attempts: AtomicU64::new(0) })
     }
 
-    pub(crate) fn at(&self, shelf: Shelf, name: impl Into<String>) -> Place<'_> {
-        Place { layout: self, shelf, name: name.into() }
+    pub(crate) fn at(&self, on: Shelf, name: impl Into<String>) -> Place<'_> {
+        Place { layout: self, shelf: on, name: name.into() }
     }
 
-    /// A place on `shelf` for something that has or will have `id`, used by no other attempt.
-    pub(crate) fn attempt(&self, shelf: Shelf, id: &str) -> Place<'_> {
+    /// A place on a shelf for something that has or will have `id`, used by no other attempt.
+    pub(crate) fn attempt(&self, on: Shelf, id: &str) -> Place<'_> {
         let number = self.attempts.fetch_add(1, Ordering::Relaxed);
-        self.at(shelf, format!("{id}{ATTEMPT}{}.{number}", std::process::id()))
+        self.at(on, format!("{id}{ATTEMPT}{}.{number}", std::process::id()))
     }
 
-    pub(crate) fn shelf(&self, shelf: Shelf) -> BorrowedFd<'_> {
-        self.shelves[shelf as usize].as_fd()
+    pub(crate) fn shelf(&self, which: Shelf) -> BorrowedFd<'_> {
+        self.shelves[which as usize].as_fd()
     }
 
     /// The names on a shelf that are directories.
-    pub(crate) fn names(&self, shelf: Shelf) -> Result<Vec<String>, DiskError> {
+    pub(crate) fn names(&self, on: Shelf) -> Result<Vec<String>, DiskError> {
         // A descriptor of its own: the position in a directory belongs to the open file.
-        let directory = rustix::fs::openat(self.shelf(shelf), ".", DIRECTORY, Mode::empty())
-            .at("open", shelf.name())?;
+        let directory = rustix::fs::openat(self.shelf(on), ".", DIRECTORY, Mode::empty())
+            .at("open", on.name())?;
         let mut buffer = Vec::with_capacity(32 << 10);
         let mut entries = RawDir::new(&directory, buffer.spare_capacity_mut());
         let mut names = Vec::new();
         while let Some(entry) = entries.next() {
-            let entry = entry.at("list", shelf.name())?;
+            let entry = entry.at("list", on.name())?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if entry.file_type() == FileType::Directory && name != "." && name != ".." {
                 names.push(name);

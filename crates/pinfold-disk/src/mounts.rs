@@ -1,4 +1,4 @@
-//! What is mounted where (proc_pid_mountinfo(5)).
+//! What is mounted where (`proc_pid_mountinfo(5)`).
 
 use std::path::{Path, PathBuf};
 

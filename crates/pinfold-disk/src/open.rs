@@ -30,6 +30,8 @@ pub(crate) fn open(
     let _lock = lock(home)?;
     let path = pool_path(config, home);
     let kind = resolve(config, home, mode)?;
+    // Before anything is mounted over it.
+    refuse_other(&path, kind)?;
     let (layout, backend): (Layout, Box<dyn Backend>) = match kind {
         PoolKind::BtrfsLoop => {
             let mounted = image::ensure(&image_file(home), &path, config.loop_bytes)?;
@@ -141,23 +143,28 @@ fn marked(path: &Path) -> Option<PoolKind> {
         .find(|kind| word(*kind) == text.trim())
 }
 
-/// Writes the marker, or refuses a pool that was made as another kind.
-fn mark(layout: &Layout, kind: PoolKind) -> Result<(), DiskError> {
-    let path = layout.path.join(MARKER);
-    match marked(&layout.path) {
-        Some(before) if before == kind => Ok(()),
-        // Directories are directories: only how they are copied differs.
-        Some(PoolKind::Plain | PoolKind::Reflink)
-            if matches!(kind, PoolKind::Plain | PoolKind::Reflink | PoolKind::Auto) =>
-        {
-            Ok(())
-        }
+/// Refuses a pool that was made as another kind.
+fn refuse_other(path: &Path, kind: PoolKind) -> Result<(), DiskError> {
+    // Directories are directories: only how they are copied differs.
+    let directories = |kind| matches!(kind, PoolKind::Plain | PoolKind::Reflink | PoolKind::Auto);
+    match marked(path) {
+        None => Ok(()),
+        Some(before) if before == kind || (directories(before) && directories(kind)) => Ok(()),
         Some(before) => Err(DiskError::Unavailable {
-            what: format!("the pool at {} was made as {}", layout.path.display(), word(before)),
+            what: format!("the pool at {} was made as {}", path.display(), word(before)),
             mend: format!("set pool.kind to {}, or pool.path to a new directory", word(before)),
         }),
-        None => std::fs::write(&path, word(kind)).at("write", path.display()),
     }
+}
+
+/// Writes the marker of a new pool.
+fn mark(layout: &Layout, kind: PoolKind) -> Result<(), DiskError> {
+    refuse_other(&layout.path, kind)?;
+    let path = layout.path.join(MARKER);
+    if marked(&layout.path).is_some() {
+        return Ok(());
+    }
+    std::fs::write(&path, word(kind)).at("write", path.display())
 }
 
 fn make_directory(path: &Path) -> Result<(), DiskError> {

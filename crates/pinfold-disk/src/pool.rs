@@ -1,29 +1,28 @@
 //! A pool of disks: names, shelves and the order of steps. How a disk is made is the backend's.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
+mod inner;
+
+use std::{collections::HashSet, sync::Arc};
 
 use pinfold_types::{
     Error, Mode, api::Finding, api::RecoveryAction, config::PoolConfig, limits::LimitKind,
 };
 
 use crate::{
-    backend::{Backend, Copying},
+    backend::Copying,
     doctor,
     error::{At, DiskError},
     id,
     janitor::{Janitor, Job},
-    layout::{Layout, Place, Shelf},
+    layout::{Place, Shelf},
     open, reclaim,
     types::{
         Disk, DiskEntry, DiskLimits, DiskUsage, MAX_SLOTS, PoolMethod, PoolSpace, SnapshotMade,
     },
 };
 
-/// Most warm disks of one pool.
-const MAX_WARM: usize = 256;
+pub(crate) use inner::Inner;
+
 /// Threads that make the clones of one [`Pool::clone_many`]: snapshots that are asked for at the
 /// same time share one commit.
 const CLONE_THREADS: usize = 16;
@@ -37,45 +36,13 @@ pub struct Pool {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) layout: Layout,
-    pub(crate) backend: Box<dyn Backend>,
-    min_free_bytes: u64,
-    warm: Mutex<Warm>,
-    making: RwLock<()>,
-}
-
-#[derive(Debug, Default)]
-struct Warm {
-    wanted: usize,
-    limits: DiskLimits,
-    slots: usize,
-    ready: Vec<WarmDisk>,
-    made: u64,
-}
-
-#[derive(Clone, Debug)]
-struct WarmDisk {
-    name: String,
-    limits: DiskLimits,
-    slots: usize,
-}
-
 impl Pool {
     /// Opens the pool that `config` describes, making what is missing: the file, its filesystem,
     /// mount, quotas and directories. Doing it again changes nothing; whatever `kill -9` left
     /// half made is finished or made anew.
     pub fn open(config: &PoolConfig, home: &std::path::Path, mode: Mode) -> Result<Self, Error> {
         let (layout, backend) = open::open(config, home, mode)?;
-        let inner = Arc::new(Inner {
-            layout,
-            backend,
-            min_free_bytes: config.min_free_bytes,
-            warm: Mutex::default(),
-            making: RwLock::default(),
-        });
-        inner.adopt_warm()?;
+        let inner = Arc::new(Inner::new(layout, backend, config.min_free_bytes)?);
         let janitor = Janitor::start(&inner).at("start", "the disk thread")?;
         Ok(Self { janitor, inner })
     }
@@ -121,19 +88,14 @@ impl Pool {
         if slots > MAX_SLOTS {
             return Err(DiskError::Slots { asked: slots, most: MAX_SLOTS }.into());
         }
-        {
-            let mut warm = self.inner.warm();
-            warm.wanted = count.min(MAX_WARM);
-            warm.limits = *limits;
-            warm.slots = slots;
-        }
+        self.inner.want_warm(count, limits, slots);
         let _ = self.janitor.give(Job::Warm);
         Ok(())
     }
 
     /// How many warm disks are ready.
     pub fn warm_ready(&self) -> usize {
-        self.inner.warm().ready.len()
+        self.inner.warm_ready()
     }
 
     /// The disk with this id.
@@ -295,8 +257,11 @@ impl Pool {
         Ok(inner.backend.unmount()?)
     }
 
-    /// Moves what is at `place` to the trash and has it removed.
+    /// Removes what is at `place` in one step: by itself, or by moving it to the trash.
     fn discard(&self, place: &Place<'_>, id: &str) -> Result<(), DiskError> {
+        if self.inner.backend.destroys_atomically() {
+            return self.inner.backend.destroy(place);
+        }
         let trash = self.inner.layout.attempt(Shelf::Trash, id);
         match place.move_to(&trash) {
             Ok(()) => {}
@@ -304,234 +269,8 @@ impl Pool {
             Err(error) => return Err(error),
         }
         match self.janitor.give(Job::Empty(trash.name)) {
-            Ok(()) => Ok(()),
             Err(Job::Empty(name)) => self.inner.empty(&name),
-            Err(Job::Warm) => Ok(()),
+            Ok(()) | Err(Job::Warm) => Ok(()),
         }
-    }
-}
-
-impl Inner {
-    fn disk_at(self: &Arc<Self>, place: &Place<'_>, id: &str) -> Disk {
-        Disk { id: id.into(), path: place.path(), pool: Arc::downgrade(self) }
-    }
-
-    pub(crate) fn prepare_slots(&self, id: &str, slots: usize) -> Result<(), DiskError> {
-        self.backend.prepare_slots(&self.layout.at(Shelf::Disks, id), slots)
-    }
-
-    /// Held while something is being made, so that [`Pool::reclaim`] does not take it for a
-    /// leftover.
-    fn making(&self) -> RwLockReadGuard<'_, ()> {
-        self.making.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Held while leftovers are removed.
-    pub(crate) fn reclaiming(&self) -> RwLockWriteGuard<'_, ()> {
-        self.making.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn warm(&self) -> std::sync::MutexGuard<'_, Warm> {
-        // The lists inside are whole between any two statements.
-        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wants_warm(&self) -> bool {
-        let warm = self.warm();
-        warm.ready.len() < warm.wanted
-    }
-
-    /// The disk or snapshot with this id.
-    fn find(&self, id: &str) -> Result<Place<'_>, DiskError> {
-        id::check(id)?;
-        [Shelf::Disks, Shelf::Snapshots]
-            .into_iter()
-            .map(|shelf| self.layout.at(shelf, id))
-            .find(Place::exists)
-            .ok_or_else(|| DiskError::Missing(id.into()))
-    }
-
-    pub(crate) fn space(&self) -> Result<PoolSpace, DiskError> {
-        let read = |stat: rustix::fs::StatVfs| {
-            (
-                stat.f_blocks.saturating_mul(stat.f_frsize),
-                stat.f_bavail.saturating_mul(stat.f_frsize),
-            )
-        };
-        let path = &self.layout.path;
-        let (total_bytes, mut free_bytes) =
-            read(rustix::fs::fstatvfs(&self.layout.root).at("read the space of", path.display())?);
-        if let Some(below) = self.backend.below() {
-            let (_, below_free) =
-                read(rustix::fs::statvfs(below).at("read the space of", below.display())?);
-            free_bytes = free_bytes.min(below_free);
-        }
-        Ok(PoolSpace { total_bytes, free_bytes })
-    }
-
-    fn check_room(&self) -> Result<(), DiskError> {
-        let free = self.space()?.free_bytes;
-        if free < self.min_free_bytes {
-            return Err(DiskError::PoolFull { free, least: self.min_free_bytes });
-        }
-        Ok(())
-    }
-
-    fn create(
-        self: &Arc<Self>,
-        id: &str,
-        limits: &DiskLimits,
-        slots: usize,
-    ) -> Result<Disk, DiskError> {
-        id::check(id)?;
-        let _making = self.making();
-        limits.check(|kind| self.backend.enforceable(kind))?;
-        self.check_room()?;
-        let place = self.layout.at(Shelf::Disks, id);
-        let taken = { self.warm().ready.pop() };
-        if let Some(warm) = taken {
-            match self.take_warm(&warm, &place, limits, slots) {
-                Ok(()) => return Ok(self.disk_at(&place, id)),
-                Err(error @ DiskError::Exists(_)) => {
-                    self.warm().ready.push(warm);
-                    return Err(error);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, name = warm.name, "a warm disk could not be used");
-                    let gone = self.layout.attempt(Shelf::Trash, &warm.name);
-                    if self.layout.at(Shelf::Warm, &warm.name).move_to(&gone).is_ok() {
-                        self.empty(&gone.name)?;
-                    }
-                }
-            }
-        }
-        let fresh = self.layout.attempt(Shelf::Partial, id);
-        self.finish(self.backend.create(&fresh, limits, slots), &fresh, &place)?;
-        Ok(self.disk_at(&place, id))
-    }
-
-    fn take_warm(
-        &self,
-        warm: &WarmDisk,
-        to: &Place<'_>,
-        limits: &DiskLimits,
-        slots: usize,
-    ) -> Result<(), DiskError> {
-        let place = self.layout.at(Shelf::Warm, &warm.name);
-        if warm.limits != *limits {
-            self.backend.set_limits(&place, limits)?;
-        }
-        if warm.slots < slots {
-            self.backend.prepare_slots(&place, slots)?;
-        }
-        place.move_to(to)
-    }
-
-    /// Gives what was made its name, or removes it when making or naming failed.
-    fn finish(
-        &self,
-        made: Result<(), DiskError>,
-        fresh: &Place<'_>,
-        place: &Place<'_>,
-    ) -> Result<(), DiskError> {
-        made.and_then(|()| fresh.move_to(place)).inspect_err(|_| {
-            if fresh.exists()
-                && let Err(error) = self.backend.destroy(fresh)
-            {
-                tracing::warn!(%error, name = fresh.name, "left for the next start to reclaim");
-            }
-        })
-    }
-
-    fn copy(
-        &self,
-        from: &Place<'_>,
-        to: &Place<'_>,
-        id: &str,
-        copying: Copying,
-    ) -> Result<&'static str, DiskError> {
-        if to.exists() {
-            return Err(DiskError::Exists(id.into()));
-        }
-        if self.backend.copies_atomically() && copying.limits.is_none() {
-            return self.backend.copy(from, to, copying);
-        }
-        let fresh = self.layout.attempt(Shelf::Partial, id);
-        let made = self.backend.copy(from, &fresh, copying);
-        let (method, made) = match made {
-            Ok(method) => (method, Ok(())),
-            Err(error) => ("", Err(error)),
-        };
-        self.finish(made, &fresh, to)?;
-        Ok(method)
-    }
-
-    fn clone_to(
-        self: &Arc<Self>,
-        from: &str,
-        to: &str,
-        limits: &DiskLimits,
-        slots: usize,
-    ) -> Result<Disk, DiskError> {
-        id::check(to)?;
-        let _making = self.making();
-        limits.check(|kind| self.backend.enforceable(kind))?;
-        self.check_room()?;
-        let source = self.find(from)?;
-        let place = self.layout.at(Shelf::Disks, to);
-        if place.exists() {
-            return Err(DiskError::Exists(to.into()));
-        }
-        let fresh = self.layout.attempt(Shelf::Partial, to);
-        let made = self
-            .backend
-            .copy(
-                &source,
-                &fresh,
-                Copying { limits: Some(*limits), live: source.shelf == Shelf::Disks },
-            )
-            .and_then(|_| self.backend.prepare_slots(&fresh, slots));
-        self.finish(made, &fresh, &place)?;
-        Ok(self.disk_at(&place, to))
-    }
-
-    /// Removes one name from the trash.
-    pub(crate) fn empty(&self, name: &str) -> Result<(), DiskError> {
-        self.backend.destroy(&self.layout.at(Shelf::Trash, name))
-    }
-
-    /// Makes warm disks until there are as many as wanted.
-    pub(crate) fn refill(&self) -> Result<(), DiskError> {
-        for _ in 0..MAX_WARM {
-            let (limits, slots, number) = {
-                let mut warm = self.warm();
-                if warm.ready.len() >= warm.wanted {
-                    return Ok(());
-                }
-                warm.made += 1;
-                (warm.limits, warm.slots, warm.made)
-            };
-            self.check_room()?;
-            let _making = self.making();
-            let name = format!("warm-{}-{number}", std::process::id());
-            let place = self.layout.at(Shelf::Warm, &name);
-            let fresh = self.layout.attempt(Shelf::Partial, &name);
-            self.finish(self.backend.create(&fresh, &limits, slots), &fresh, &place)?;
-            self.warm().ready.push(WarmDisk { name, limits, slots });
-        }
-        Ok(())
-    }
-
-    /// Takes over the warm disks of an earlier process.
-    fn adopt_warm(&self) -> Result<(), DiskError> {
-        for name in self.layout.names(Shelf::Warm)? {
-            let place = self.layout.at(Shelf::Warm, &name);
-            let limits = self.backend.limits(&place)?;
-            let slots = (0..MAX_SLOTS)
-                .take_while(|slot| place.path().join(format!("work/{slot}")).is_dir())
-                .count();
-            self.warm().ready.push(WarmDisk { name, limits, slots });
-        }
-        Ok(())
     }
 }

@@ -57,9 +57,13 @@ pub(crate) fn reclaim(
             if keep.contains(&name) {
                 continue;
             }
-            // Through the trash: if this is cut short too, the rest is plainly rubbish.
-            let gone = layout.attempt(Shelf::Trash, &name);
-            layout.at(shelf, &name).move_to(&gone)?;
+            let mut gone = layout.at(shelf, &name);
+            if !inner.backend.destroys_atomically() {
+                // Through the trash: if this is cut short too, the rest is plainly rubbish.
+                let trash = layout.attempt(Shelf::Trash, &name);
+                gone.move_to(&trash)?;
+                gone = trash;
+            }
             inner.backend.destroy(&gone)?;
             say(&name, "reclaimed", &format!("no record names this {what}"));
         }

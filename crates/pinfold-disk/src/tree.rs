@@ -1,5 +1,5 @@
 //! Disks as directories, on any filesystem: copies share their data where it can reflink
-//! (ioctl_ficlone(2)), and limits are those of project quotas where they are on and really hold.
+//! (`ioctl_ficlone(2)`), and limits are those of project quotas where they are on and really hold.
 
 pub(crate) mod copy;
 pub(crate) mod identity;
@@ -159,6 +159,10 @@ impl Backend for Tree {
         false
     }
 
+    fn destroys_atomically(&self) -> bool {
+        false
+    }
+
     fn destroy(&self, place: &Place<'_>) -> Result<(), DiskError> {
         if !place.exists() {
             return Ok(());
@@ -171,8 +175,8 @@ impl Backend for Tree {
 
     fn limits(&self, place: &Place<'_>) -> Result<DiskLimits, DiskError> {
         match self.projects() {
-            Some(projects) => {
-                let quota = projects.quota(place.open()?.as_fd(), &place.path())?;
+            Some(_) => {
+                let quota = project::usage(place.open()?.as_fd(), &place.path())?;
                 Ok(DiskLimits { bytes: quota.max_bytes, inodes: quota.max_inodes })
             }
             None => Ok(DiskLimits::default()),
@@ -181,17 +185,15 @@ impl Backend for Tree {
 
     fn set_limits(&self, place: &Place<'_>, limits: &DiskLimits) -> Result<(), DiskError> {
         match self.projects() {
-            Some(projects) => projects.set(place.open()?.as_fd(), limits, &place.path()),
+            Some(_) => project::set(place.open()?.as_fd(), limits, &place.path()),
             None => place.open().map(drop),
         }
     }
 
     fn usage(&self, place: &Place<'_>) -> Result<DiskUsage, DiskError> {
         let disk = place.open()?;
-        if let Some(projects) = self.projects()
-            && place.shelf == Shelf::Disks
-        {
-            let quota = projects.quota(disk.as_fd(), &place.path())?;
+        if self.projects().is_some() && place.shelf == Shelf::Disks {
+            let quota = project::usage(disk.as_fd(), &place.path())?;
             return Ok(DiskUsage {
                 referenced_bytes: quota.bytes,
                 exclusive_bytes: (!self.reflink).then_some(quota.bytes),
@@ -210,8 +212,10 @@ impl Backend for Tree {
     }
 
     fn is_full(&self, place: &Place<'_>) -> Result<bool, DiskError> {
-        let Some(projects) = self.projects() else { return Ok(false) };
-        let quota = projects.quota(place.open()?.as_fd(), &place.path())?;
+        if self.projects().is_none() {
+            return Ok(false);
+        }
+        let quota = project::usage(place.open()?.as_fd(), &place.path())?;
         let bytes = quota.max_bytes.is_some_and(|max| quota.bytes + FULL_MARGIN_BYTES >= max);
         Ok(bytes || quota.max_inodes.is_some_and(|max| quota.inodes >= max))
     }

@@ -91,13 +91,14 @@ pub(crate) fn ensure(file: &Path, target: &Path, bytes: Option<u64>) -> Result<M
         .open(file)
         .at("open", file.display())?;
     // The same file on two devices would be one filesystem written twice.
-    let (device, direct_io, _hold) = match attached(file)? {
-        Some(device) => (device, false, None),
-        None => {
-            let device = loopdev::attach(open.as_fd(), false, true)
-                .at("attach a loop device to", file.display())?;
-            (device.path.clone(), device.direct_io, Some(device))
-        }
+    let hold;
+    let (device, direct_io) = if let Some(device) = attached(file)? {
+        let direct_io = direct_io_of(&device);
+        (device, direct_io)
+    } else {
+        hold = loopdev::attach(open.as_fd(), false, true)
+            .at("attach a loop device to", file.display())?;
+        (hold.path.clone(), hold.direct_io)
     };
     // noatime: reading must not write, least of all into every clone. Barriers and copy-on-write
     // stay on: what a workspace has fsynced survives a power loss.
@@ -138,10 +139,14 @@ fn adopt(file: &Path, target: &Path, mount: &mounts::Mount) -> Result<Mounted, D
                 .into(),
         });
     }
-    let name = mount.source.trim_start_matches("/dev/");
-    let direct_io = std::fs::read_to_string(format!("/sys/block/{name}/loop/dio"))
-        .is_ok_and(|text| text.trim() == "1");
+    let direct_io = direct_io_of(Path::new(&mount.source));
     Ok(Mounted { file: file.into(), device: mount.source.clone(), direct_io, adopted: true })
+}
+
+fn direct_io_of(device: &Path) -> bool {
+    let name = device.file_name().unwrap_or_default().to_string_lossy();
+    std::fs::read_to_string(format!("/sys/block/{name}/loop/dio"))
+        .is_ok_and(|text| text.trim() == "1")
 }
 
 /// The file behind the loop device `/dev/loopN`.

@@ -95,7 +95,8 @@ fn join(directory: &CStr, name: &CStr) -> CString {
     CString::new(path).expect("made of two strings without NUL")
 }
 
-/// Opens the directory at `path` below `root`, in steps that fit into PATH_MAX, following no link.
+/// Opens the directory at `path` below `root`, in steps that fit into `PATH_MAX`, following no
+/// link.
 fn beneath(root: &OwnedFd, path: &CStr) -> rustix::io::Result<OwnedFd> {
     let open = |at: BorrowedFd<'_>, step: &[u8]| {
         rustix::fs::openat2(
@@ -187,7 +188,7 @@ impl Copier<'_> {
             kind => rustix::fs::mknodat(to, name, kind, Mode::RUSR, stat.st_rdev as Dev)?,
         }
         if kind != FileType::RegularFile {
-            named_attributes(from, to, name, &stat)?;
+            named_attributes(to, name, &stat)?;
         }
         Ok(None)
     }
@@ -224,7 +225,7 @@ impl Copier<'_> {
         if stat.st_size > 0 {
             let shared = self.manner.reflink && rustix::fs::ioctl_ficlone(&target, &source).is_ok();
             if !shared {
-                copy_data(&source, &target, stat)?;
+                copy_data(&source, &target, stat.st_size)?;
             }
         }
         owner_and_mode(target.as_fd(), stat)?;
@@ -235,17 +236,17 @@ impl Copier<'_> {
 }
 
 /// Copies the data between the holes.
-fn copy_data(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> rustix::io::Result<()> {
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
+fn copy_data(from: &OwnedFd, to: &OwnedFd, size: i64) -> rustix::io::Result<()> {
+    let size = u64::try_from(size).unwrap_or(0);
     rustix::fs::ftruncate(to, size)?;
     let mut at = 0;
     while at < size {
-        let start = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+        let begin = match rustix::fs::seek(from, SeekFrom::Data(at)) {
             Err(Errno::NXIO) => return Ok(()),
             other => other?,
         };
-        let end = rustix::fs::seek(from, SeekFrom::Hole(start))?.min(size);
-        let (mut read, mut write) = (start, start);
+        let end = rustix::fs::seek(from, SeekFrom::Hole(begin))?.min(size);
+        let (mut read, mut write) = (begin, begin);
         while read < end {
             let length = usize::try_from(end - read).unwrap_or(usize::MAX).min(1 << 30);
             let done =
@@ -278,13 +279,7 @@ fn owner_and_mode(file: BorrowedFd<'_>, stat: &Stat) -> rustix::io::Result<()> {
 }
 
 /// Attributes of what cannot be opened: links, whiteouts, sockets, pipes.
-fn named_attributes(
-    from: &OwnedFd,
-    to: &OwnedFd,
-    name: &CStr,
-    stat: &Stat,
-) -> rustix::io::Result<()> {
-    let _ = from;
+fn named_attributes(to: &OwnedFd, name: &CStr, stat: &Stat) -> rustix::io::Result<()> {
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {

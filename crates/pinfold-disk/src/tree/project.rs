@@ -80,27 +80,24 @@ impl Projects {
             .and_then(|()| quota::set_project(directory, project))
             .at("set the project quota of", path.display())
     }
+}
 
-    pub(super) fn set(
-        &self,
-        directory: BorrowedFd<'_>,
-        limits: &DiskLimits,
-        path: &Path,
-    ) -> Result<(), DiskError> {
-        quota::project(directory)
-            .and_then(|project| quota::set_limits(directory, project, limits.bytes, limits.inodes))
-            .at("set the project quota of", path.display())
-    }
+/// Changes the limits of the disk `directory`.
+pub(super) fn set(
+    directory: BorrowedFd<'_>,
+    limits: &DiskLimits,
+    path: &Path,
+) -> Result<(), DiskError> {
+    quota::project(directory)
+        .and_then(|project| quota::set_limits(directory, project, limits.bytes, limits.inodes))
+        .at("set the project quota of", path.display())
+}
 
-    pub(super) fn quota(
-        &self,
-        directory: BorrowedFd<'_>,
-        path: &Path,
-    ) -> Result<ProjectQuota, DiskError> {
-        quota::project(directory)
-            .and_then(|project| quota::get(directory, project))
-            .at("read the project quota of", path.display())
-    }
+/// Count and limits of the disk `directory`.
+pub(super) fn usage(directory: BorrowedFd<'_>, path: &Path) -> Result<ProjectQuota, DiskError> {
+    quota::project(directory)
+        .and_then(|project| quota::get(directory, project))
+        .at("read the project quota of", path.display())
 }
 
 /// The highest project that a disk of this pool has.
@@ -124,7 +121,10 @@ fn drop_resource_capability() -> std::io::Result<()> {
 
 fn bytes_stop(directory: &Path) -> std::io::Result<bool> {
     let mut file = std::fs::File::create(directory.join("bytes"))?;
-    let written = file.write_all(&[1; 2 * PROBE_BYTES as usize]).and_then(|()| file.sync_all());
+    let block = [1; 4096];
+    let written = (0..2 * PROBE_BYTES / 4096)
+        .try_for_each(|_| file.write_all(&block))
+        .and_then(|()| file.sync_all());
     drop(file);
     std::fs::remove_file(directory.join("bytes"))?;
     Ok(written.is_err())

@@ -49,8 +49,8 @@ fn a_half_made_file_is_made_anew_and_a_foreign_one_is_never_touched() {
     eventually("the loop device is given back", || home.device().is_none());
 
     let file = home.path.join("pool.btrfs");
-    for foreign in [&b"my thesis"[..], &[7; 200_000]] {
-        std::fs::write(&file, foreign).expect("write");
+    for foreign in [b"my thesis".to_vec(), vec![7; 200_000]] {
+        std::fs::write(&file, &foreign).expect("write");
         let refused = Pool::open(&home.config, &home.path, Mode::Root).expect_err("foreign");
         assert_eq!(refused.code, ErrorCode::Conflict, "{refused}");
         assert!(refused.hint.is_some());
@@ -229,7 +229,7 @@ fn quota_groups_and_space_do_not_grow_with_disks_that_are_gone() {
         for number in 0..50 {
             let id = format!("ws_{round}_{number}");
             let disk = pool.clone_to("ws_base", &id, &limit, 1).expect("clone");
-            std::fs::write(disk.path.join("upper/0/f"), [1; 100_000]).expect("write");
+            std::fs::write(disk.path.join("upper/0/f"), vec![1; 100_000]).expect("write");
         }
         for number in 0..50 {
             pool.remove(&format!("ws_{round}_{number}")).expect("remove");

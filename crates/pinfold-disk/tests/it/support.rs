@@ -46,6 +46,7 @@ pub(crate) fn private_mounts() {
         rustix::process::geteuid().is_root(),
         "these tests mount filesystems: run them as root"
     );
+    #[expect(deprecated, reason = "unsafe is only what unshares descriptors: this does not")]
     rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).expect("a mount namespace");
     let all = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", all).expect("private mounts");

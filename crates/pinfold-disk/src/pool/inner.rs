@@ -1,0 +1,292 @@
+//! The part of a pool that its background thread shares.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::{
+    backend::{Backend, Copying},
+    error::{At, DiskError},
+    id,
+    layout::{Layout, Place, Shelf},
+    types::{Disk, DiskLimits, MAX_SLOTS, PoolSpace},
+};
+
+/// Most warm disks of one pool.
+const MAX_WARM: usize = 256;
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) layout: Layout,
+    pub(crate) backend: Box<dyn Backend>,
+    min_free_bytes: u64,
+    warm: Mutex<Warm>,
+    making: RwLock<()>,
+}
+
+#[derive(Debug, Default)]
+struct Warm {
+    wanted: usize,
+    limits: DiskLimits,
+    slots: usize,
+    ready: Vec<WarmDisk>,
+    made: u64,
+}
+
+#[derive(Clone, Debug)]
+struct WarmDisk {
+    name: String,
+    limits: DiskLimits,
+    slots: usize,
+}
+
+impl Inner {
+    pub(crate) fn new(
+        layout: Layout,
+        backend: Box<dyn Backend>,
+        min_free_bytes: u64,
+    ) -> Result<Self, DiskError> {
+        let inner = Self {
+            layout,
+            backend,
+            min_free_bytes,
+            warm: Mutex::default(),
+            making: RwLock::default(),
+        };
+        inner.adopt_warm()?;
+        Ok(inner)
+    }
+
+    /// From now on this many disks of this kind are to be kept ready.
+    pub(super) fn want_warm(&self, count: usize, limits: &DiskLimits, slots: usize) {
+        let mut warm = self.warm();
+        warm.wanted = count.min(MAX_WARM);
+        warm.limits = *limits;
+        warm.slots = slots;
+    }
+
+    pub(super) fn warm_ready(&self) -> usize {
+        self.warm().ready.len()
+    }
+
+    pub(super) fn disk_at(self: &Arc<Self>, place: &Place<'_>, id: &str) -> Disk {
+        Disk { id: id.into(), path: place.path(), pool: Arc::downgrade(self) }
+    }
+
+    pub(crate) fn prepare_slots(&self, id: &str, slots: usize) -> Result<(), DiskError> {
+        self.backend.prepare_slots(&self.layout.at(Shelf::Disks, id), slots)
+    }
+
+    /// Held while something is being made, so that [`Pool::reclaim`] does not take it for a
+    /// leftover.
+    pub(super) fn making(&self) -> RwLockReadGuard<'_, ()> {
+        self.making.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while leftovers are removed.
+    pub(crate) fn reclaiming(&self) -> RwLockWriteGuard<'_, ()> {
+        self.making.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn warm(&self) -> MutexGuard<'_, Warm> {
+        // The lists inside are whole between any two statements.
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wants_warm(&self) -> bool {
+        let warm = self.warm();
+        warm.ready.len() < warm.wanted
+    }
+
+    /// The disk or snapshot with this id.
+    pub(super) fn find(&self, id: &str) -> Result<Place<'_>, DiskError> {
+        id::check(id)?;
+        [Shelf::Disks, Shelf::Snapshots]
+            .into_iter()
+            .map(|shelf| self.layout.at(shelf, id))
+            .find(Place::exists)
+            .ok_or_else(|| DiskError::Missing(id.into()))
+    }
+
+    pub(crate) fn space(&self) -> Result<PoolSpace, DiskError> {
+        let read = |stat: rustix::fs::StatVfs| {
+            (
+                stat.f_blocks.saturating_mul(stat.f_frsize),
+                stat.f_bavail.saturating_mul(stat.f_frsize),
+            )
+        };
+        let path = &self.layout.path;
+        let (total_bytes, mut free_bytes) =
+            read(rustix::fs::fstatvfs(&self.layout.root).at("read the space of", path.display())?);
+        if let Some(below) = self.backend.below() {
+            let (_, below_free) =
+                read(rustix::fs::statvfs(below).at("read the space of", below.display())?);
+            free_bytes = free_bytes.min(below_free);
+        }
+        Ok(PoolSpace { total_bytes, free_bytes })
+    }
+
+    pub(super) fn check_room(&self) -> Result<(), DiskError> {
+        let free = self.space()?.free_bytes;
+        if free < self.min_free_bytes {
+            return Err(DiskError::PoolFull { free, least: self.min_free_bytes });
+        }
+        Ok(())
+    }
+
+    pub(super) fn create(
+        self: &Arc<Self>,
+        id: &str,
+        limits: &DiskLimits,
+        slots: usize,
+    ) -> Result<Disk, DiskError> {
+        id::check(id)?;
+        let _making = self.making();
+        limits.check(|kind| self.backend.enforceable(kind))?;
+        self.check_room()?;
+        let place = self.layout.at(Shelf::Disks, id);
+        let taken = { self.warm().ready.pop() };
+        if let Some(warm) = taken {
+            match self.take_warm(&warm, &place, limits, slots) {
+                Ok(()) => return Ok(self.disk_at(&place, id)),
+                Err(error @ DiskError::Exists(_)) => {
+                    self.warm().ready.push(warm);
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, name = warm.name, "a warm disk could not be used");
+                    let gone = self.layout.attempt(Shelf::Trash, &warm.name);
+                    if self.layout.at(Shelf::Warm, &warm.name).move_to(&gone).is_ok() {
+                        self.empty(&gone.name)?;
+                    }
+                }
+            }
+        }
+        let fresh = self.layout.attempt(Shelf::Partial, id);
+        self.finish(self.backend.create(&fresh, limits, slots), &fresh, &place)?;
+        Ok(self.disk_at(&place, id))
+    }
+
+    fn take_warm(
+        &self,
+        warm: &WarmDisk,
+        to: &Place<'_>,
+        limits: &DiskLimits,
+        slots: usize,
+    ) -> Result<(), DiskError> {
+        let place = self.layout.at(Shelf::Warm, &warm.name);
+        if warm.limits != *limits {
+            self.backend.set_limits(&place, limits)?;
+        }
+        if warm.slots < slots {
+            self.backend.prepare_slots(&place, slots)?;
+        }
+        place.move_to(to)
+    }
+
+    /// Gives what was made its name, or removes it when making or naming failed.
+    fn finish(
+        &self,
+        made: Result<(), DiskError>,
+        fresh: &Place<'_>,
+        place: &Place<'_>,
+    ) -> Result<(), DiskError> {
+        made.and_then(|()| fresh.move_to(place)).inspect_err(|_| {
+            if fresh.exists()
+                && let Err(error) = self.backend.destroy(fresh)
+            {
+                tracing::warn!(%error, name = fresh.name, "left for the next start to reclaim");
+            }
+        })
+    }
+
+    pub(super) fn copy(
+        &self,
+        from: &Place<'_>,
+        to: &Place<'_>,
+        id: &str,
+        copying: Copying,
+    ) -> Result<&'static str, DiskError> {
+        if to.exists() {
+            return Err(DiskError::Exists(id.into()));
+        }
+        if self.backend.copies_atomically() && copying.limits.is_none() {
+            return self.backend.copy(from, to, copying);
+        }
+        let fresh = self.layout.attempt(Shelf::Partial, id);
+        let made = self.backend.copy(from, &fresh, copying);
+        let (method, made) = match made {
+            Ok(method) => (method, Ok(())),
+            Err(error) => ("", Err(error)),
+        };
+        self.finish(made, &fresh, to)?;
+        Ok(method)
+    }
+
+    pub(super) fn clone_to(
+        self: &Arc<Self>,
+        from: &str,
+        to: &str,
+        limits: &DiskLimits,
+        slots: usize,
+    ) -> Result<Disk, DiskError> {
+        id::check(to)?;
+        let _making = self.making();
+        limits.check(|kind| self.backend.enforceable(kind))?;
+        self.check_room()?;
+        let source = self.find(from)?;
+        let place = self.layout.at(Shelf::Disks, to);
+        if place.exists() {
+            return Err(DiskError::Exists(to.into()));
+        }
+        let fresh = self.layout.attempt(Shelf::Partial, to);
+        let made = self
+            .backend
+            .copy(
+                &source,
+                &fresh,
+                Copying { limits: Some(*limits), live: source.shelf == Shelf::Disks },
+            )
+            .and_then(|_| self.backend.prepare_slots(&fresh, slots));
+        self.finish(made, &fresh, &place)?;
+        Ok(self.disk_at(&place, to))
+    }
+
+    /// Removes one name from the trash.
+    pub(crate) fn empty(&self, name: &str) -> Result<(), DiskError> {
+        self.backend.destroy(&self.layout.at(Shelf::Trash, name))
+    }
+
+    /// Makes warm disks until there are as many as wanted.
+    pub(crate) fn refill(&self) -> Result<(), DiskError> {
+        for _ in 0..MAX_WARM {
+            let (limits, slots, number) = {
+                let mut warm = self.warm();
+                if warm.ready.len() >= warm.wanted {
+                    return Ok(());
+                }
+                warm.made += 1;
+                (warm.limits, warm.slots, warm.made)
+            };
+            self.check_room()?;
+            let _making = self.making();
+            let name = format!("warm-{}-{number}", std::process::id());
+            let place = self.layout.at(Shelf::Warm, &name);
+            let fresh = self.layout.attempt(Shelf::Partial, &name);
+            self.finish(self.backend.create(&fresh, &limits, slots), &fresh, &place)?;
+            self.warm().ready.push(WarmDisk { name, limits, slots });
+        }
+        Ok(())
+    }
+
+    /// Takes over the warm disks of an earlier process.
+    fn adopt_warm(&self) -> Result<(), DiskError> {
+        for name in self.layout.names(Shelf::Warm)? {
+            let place = self.layout.at(Shelf::Warm, &name);
+            let limits = self.backend.limits(&place)?;
+            let slots = (0..MAX_SLOTS)
+                .take_while(|slot| place.path().join(format!("work/{slot}")).is_dir())
+                .count();
+            self.warm().ready.push(WarmDisk { name, limits, slots });
+        }
+        Ok(())
+    }
+}
