@@ -26,6 +26,9 @@ impl Home {
         let home = Self { tag: home_tag(&root), root };
         make_dir(&home.runs())?;
         make_dir(&home.images())?;
+        // Uploads end with the request that brought them.
+        let _ = fs::remove_dir_all(home.uploads());
+        make_dir(&home.uploads())?;
         Ok(home)
     }
 
@@ -40,6 +43,11 @@ impl Home {
 
     pub(crate) fn images(&self) -> PathBuf {
         self.root.join("images")
+    }
+
+    /// Where uploads lie while they are read.
+    pub(crate) fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
     }
 
     pub(crate) fn runs(&self) -> PathBuf {

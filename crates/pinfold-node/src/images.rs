@@ -1,6 +1,7 @@
 //! Images as the node sees them: which are stood on, and by whom.
 
 mod holds;
+mod work;
 
 use std::collections::BTreeMap;
 
