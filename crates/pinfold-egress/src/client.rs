@@ -45,7 +45,7 @@ impl Default for Limits {
             redirects: 5,
             connect: Duration::from_secs(15),
             idle: Duration::from_secs(30),
-            total: Duration::from_secs(120),
+            total: Duration::from_mins(2),
         }
     }
 }

@@ -99,15 +99,14 @@ impl From<EgressError> for Error {
     fn from(error: EgressError) -> Self {
         let text = error.to_string();
         match error {
-            EgressError::BadUrl { .. } => Self::new(ErrorCode::InvalidArgument, text),
+            EgressError::BadUrl { .. } | EgressError::CaFile { .. } => {
+                Self::new(ErrorCode::InvalidArgument, text)
+            }
             EgressError::Denied { .. } | EgressError::Redirect { .. } => {
                 Self::new(ErrorCode::EgressDenied, text).hint(
                     "to reach a private registry name its exact host:port under \
                      [images.registries] in config.toml",
                 )
-            }
-            EgressError::Unresolved { detail, .. } => {
-                Self::new(ErrorCode::Upstream, text).context(detail)
             }
             EgressError::Connect { source, address, .. } => {
                 Self::new(ErrorCode::Upstream, format!("{text}: {}", source.kind()))
@@ -119,12 +118,11 @@ impl From<EgressError> for Error {
                      this host under [images.registries]",
                 )
             }
-            EgressError::Protocol { detail, .. } => {
+            EgressError::Unresolved { detail, .. } | EgressError::Protocol { detail, .. } => {
                 Self::new(ErrorCode::Upstream, text).context(detail)
             }
             EgressError::Timeout { .. } => Self::new(ErrorCode::Timeout, text),
             EgressError::TooLarge { .. } => Self::new(ErrorCode::TooLarge, text),
-            EgressError::CaFile { .. } => Self::new(ErrorCode::InvalidArgument, text),
         }
     }
 }

@@ -51,13 +51,13 @@ pub fn refusal(name: &str) -> Option<&'static str> {
     if labels.last().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
         return Some("it is a broken address, not a name");
     }
-    let ends = |ending: &&str| {
-        bare.strip_suffix(*ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    let ends = |ending: &str| {
+        bare.strip_suffix(ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     };
-    if NEAR.iter().any(|near| ends(&near)) {
+    if NEAR.iter().any(|near| ends(near)) {
         return Some("names with this ending are local");
     }
-    if METADATA.iter().any(|known| ends(&known)) {
+    if METADATA.iter().any(|known| ends(known)) {
         return Some("it is a cloud metadata service");
     }
     None

@@ -56,6 +56,7 @@ pub(crate) fn bad(why: impl Into<String>) -> ImageError {
     ImageError::Bad(format!("the archive is not a valid tar: {}", why.into()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn broken(err: io::Error) -> ImageError {
     match err.kind() {
         io::ErrorKind::UnexpectedEof => bad("it is cut short"),

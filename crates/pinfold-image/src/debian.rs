@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Longest for a whole Debian.
-const TIME: Duration = Duration::from_secs(3600);
+const TIME: Duration = Duration::from_hours(1);
 /// First of the 65536 host ids that the tool runs under as root: below those of workspaces
 /// (`[workspaces] uid_base`, 0x70000000).
 const IDS_BASE: u32 = 0x6fff_0000;

@@ -74,7 +74,7 @@ impl<'a> Host<'a> {
     }
 
     /// Changes when the skeleton must be made again; cheap enough for every start.
-    pub(crate) fn fingerprint(self) -> Result<String> {
+    pub(crate) fn fingerprint(self) -> String {
         let mut hash = Sha256::new();
         hash.update(RECIPE);
         for name in WATCHED {
@@ -92,7 +92,7 @@ impl<'a> Host<'a> {
                 hash.update(target.as_os_str().as_encoded_bytes());
             }
         }
-        Ok(files::hex(&hash.finalize()))
+        files::hex(&hash.finalize())
     }
 
     /// Directories of the host that the image shows: `/usr`, and on a host whose `/usr` is not

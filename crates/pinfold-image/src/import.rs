@@ -16,6 +16,7 @@ use pinfold_types::{
 };
 
 use crate::{
+    archive::Archive,
     error::{ImageError, Result},
     layer::LayerMeta,
     oci::{self, Digest, layout},
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// Longest time for one layer.
-const LAYER_TIME: Duration = Duration::from_secs(3600);
+const LAYER_TIME: Duration = Duration::from_hours(1);
 
 /// Where progress goes. Events are dropped while the listener is slow: the last one tells all.
 pub(crate) type Progress = tokio::sync::mpsc::Sender<ImageProgress>;
@@ -39,6 +40,8 @@ pub(crate) fn say(progress: &Progress, message: impl Into<String>) {
 /// What is imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImportSource {
+    /// A file or directory that is one of the following: found out.
+    Detect(PathBuf),
     /// An OCI image layout: a directory, or a tar of one (plain, gzip, zstd).
     OciLayout(PathBuf),
     /// What `docker save` writes, either generation.
@@ -161,6 +164,10 @@ impl ImageStore {
         progress: &Progress,
     ) -> Result<ImageInfo> {
         match source {
+            ImportSource::Detect(path) => {
+                let found = detect(path)?;
+                self.import_blocking(&found, name, progress)
+            }
             ImportSource::OciLayout(path) | ImportSource::DockerArchive(path) => {
                 self.import_layout(path, name, progress)
             }
@@ -264,6 +271,34 @@ impl ImageStore {
         })?;
         self.import_rootfs(stream, import("directory"), plain_defaults(), name)
     }
+}
+
+/// Tells formats apart by the names at their top.
+fn detect(path: &Path) -> Result<ImportSource> {
+    let owned = path.to_path_buf();
+    if path.is_dir() {
+        let layout = ["index.json", "manifest.json"].iter().any(|name| path.join(name).is_file());
+        return Ok(if layout {
+            ImportSource::OciLayout(owned)
+        } else {
+            ImportSource::Directory(owned)
+        });
+    }
+    let expanded = stream::expand(open_input(path)?, u64::MAX)?;
+    let mut archive = Archive::new(expanded.reader);
+    while let Some(entry) = archive.next_entry()? {
+        let name = entry.path.strip_prefix(b"./").unwrap_or(&entry.path);
+        match name.split(|byte| *byte == b'/').next().unwrap_or_default() {
+            b"index.json" | b"manifest.json" | b"oci-layout" => {
+                return Ok(ImportSource::OciLayout(owned));
+            }
+            b"bin" | b"etc" | b"lib" | b"usr" | b"sbin" => {
+                return Ok(ImportSource::RootfsTar(owned));
+            }
+            _ => {}
+        }
+    }
+    Ok(ImportSource::RootfsTar(owned))
 }
 
 /// The layers of an image whose configuration says how many there are.

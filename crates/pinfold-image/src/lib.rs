@@ -15,6 +15,8 @@ mod debian;
 mod error;
 mod export;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod import;
 mod layer;

@@ -27,7 +27,7 @@ const TRIES: u32 = 5;
 /// Longest wait that a registry may ask for.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// Longest for one blob.
-const BLOB_TIME: Duration = Duration::from_secs(6 * 3600);
+const BLOB_TIME: Duration = Duration::from_hours(6);
 /// Progress is told this often.
 const TELL_BYTES: u64 = 1 << 20;
 
@@ -157,7 +157,7 @@ impl Repository {
         let limits = Limits {
             max_bytes: blob.size,
             total: BLOB_TIME,
-            idle: Duration::from_secs(60),
+            idle: Duration::from_mins(1),
             ..Limits::default()
         };
         let mut answer = self.get(url, &headers, &limits).await.map_err(Attempt::Fatal)?;

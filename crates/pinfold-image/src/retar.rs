@@ -84,8 +84,9 @@ impl<W: Write> Retar<W> {
             }
             if self.from == Origin::Upper && name.as_bytes().starts_with(b".wh.") {
                 return Err(ImageError::Bad(format!(
-                    "{target:?} cannot be put into a layer: names with .wh. in front mean \
-                     something else there"
+                    "{} cannot be put into a layer: names with .wh. in front mean \
+                     something else there",
+                    target.display()
                 )));
             }
             self.entry(&path, &target, &facts)?;

@@ -229,7 +229,7 @@ impl ImageStore {
     fn ensure_host_inner(&self) -> Result<ImageInfo> {
         let _one = self.inner.making_host.lock().unwrap_or_else(PoisonError::into_inner);
         let host = host::Host::new(&self.inner.host_root);
-        let fingerprint = host.fingerprint()?;
+        let fingerprint = host.fingerprint();
         let name: ImageName = "host".parse().expect("a constant name");
         let known = self.records().values().find_map(|record| {
             let same = record.host_fingerprint.as_deref() == Some(fingerprint.as_str());
@@ -289,7 +289,7 @@ impl ImageStore {
 }
 
 /// How long half a download is worth keeping.
-const BLOB_AGE: Duration = Duration::from_secs(3 * 24 * 3600);
+const BLOB_AGE: Duration = Duration::from_hours(3 * 24);
 
 /// The directory of downloads. Old halves are removed, young ones are gone on from.
 fn blobs(dir: &Path) -> Result<PathBuf> {

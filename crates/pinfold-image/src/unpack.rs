@@ -5,7 +5,7 @@
 //! `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`), and objects are made exclusively in that descriptor.
 //! An archive that tries anything else is refused whole.
 //!
-//! Kept: modes with set-id bits (workspaces run under no_new_privs, where these are inert),
+//! Kept: modes with set-id bits (workspaces run under `no_new_privs`, where these are inert),
 //! owners, times, hard links, holes, `user.*` attributes and `security.capability`. Left out and
 //! reported: device nodes. Left out silently: other extended attributes, and overlayfs' own.
 
@@ -83,17 +83,17 @@ pub(crate) fn unpack(input: impl Read, tree: &Path, options: &Options<'_>) -> Re
     while let Some(entry) = archive.next_entry()? {
         report.files += 1;
         if report.files > options.limits.files {
-            return Err(limit(format!("has more than {} files", options.limits.files)));
+            return Err(limit(&format!("has more than {} files", options.limits.files)));
         }
         if Instant::now() > deadline {
-            return Err(limit(format!("took longer than {} s", options.limits.time.as_secs())));
+            return Err(limit(&format!("took longer than {} s", options.limits.time.as_secs())));
         }
         // Holes cost nothing on disk, but a reader sees them: both count against the same limit.
         if matches!(entry.kind, Kind::File) {
             let data = entry.stored().max(entry.size / 64);
             report.bytes = report.bytes.saturating_add(data);
             if report.bytes > options.limits.bytes {
-                return Err(limit(format!("holds more than {} bytes", options.limits.bytes)));
+                return Err(limit(&format!("holds more than {} bytes", options.limits.bytes)));
             }
         }
         put(&mut archive, &mut place, &entry, options, &mut report)?;
@@ -104,7 +104,7 @@ pub(crate) fn unpack(input: impl Read, tree: &Path, options: &Options<'_>) -> Re
     Ok(report)
 }
 
-fn limit(what: String) -> ImageError {
+fn limit(what: &str) -> ImageError {
     ImageError::Limit(format!(
         "the layer {what}; the limits are [images] max_image_bytes and max_image_files"
     ))
@@ -120,11 +120,11 @@ fn put<R: Read>(
     let path = names::clean(&entry.path)?;
     let Some((name, parents)) = path.split_last() else {
         // The root itself: only its mode and owner matter.
-        return if entry.kind == Kind::Directory {
-            place.root(entry)
-        } else {
-            Err(ImageError::Bad("the archive puts something else in place of its root".into()))
-        };
+        if entry.kind != Kind::Directory {
+            return Err(ImageError::Bad("the archive puts something in place of its root".into()));
+        }
+        place.root(entry);
+        return Ok(());
     };
     if options.whiteouts == Whiteouts::Oci {
         if path[..path.len() - 1].iter().any(|part| part.starts_with(b".wh.")) {
@@ -143,7 +143,7 @@ fn put<R: Read>(
         Kind::File => {
             let mut file = place.file(parents, name)?;
             archive.data(entry, |offset, piece| file.write(offset, piece))?;
-            place.finish_file(file, parents, name, entry)
+            place.finish_file(&file, parents, name, entry)
         }
         Kind::Symlink => {
             names::check_link(&entry.link)?;

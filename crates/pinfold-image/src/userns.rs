@@ -45,18 +45,18 @@ pub(crate) fn apply_owners(tree: &Path, log: &Path) -> Result<()> {
             break;
         }
         let mut parts = line.splitn(4, |byte| *byte == b' ');
-        let mut word = || {
+        let mut next = || {
             let part = parts.next().unwrap_or_default();
             String::from_utf8_lossy(part).into_owned()
         };
-        let (uid, gid, mode) = (word(), word(), word());
+        let (uid, gid, mode) = (next(), next(), next());
         let path = parts.next().unwrap_or_default();
         let inside = |id: &str| id.parse::<u32>().ok().filter(|id| *id < IDS).unwrap_or(65_534) + 1;
         let mut add = |name: String| -> Result<()> {
             let file = lists.join(&name);
             if !out.contains_key(&name) {
-                let made = File::create(&file).map_err(ImageError::io("write", &file))?;
-                out.insert(name.clone(), BufWriter::new(made));
+                let created = File::create(&file).map_err(ImageError::io("write", &file))?;
+                out.insert(name.clone(), BufWriter::new(created));
             }
             let writer = out.get_mut(&name).expect("just put there");
             writer
@@ -120,7 +120,7 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 fn run(script: &str, arguments: &[&Path]) -> Result<()> {
     let uid = rustix::process::getuid().as_raw();
     let gid = rustix::process::getgid().as_raw();
-    let (users, groups) = (range("/etc/subuid", uid)?, range("/etc/subgid", uid)?);
+    let bases = [range("/etc/subuid", uid)?, range("/etc/subgid", uid)?];
     let mut child = Command::new("unshare")
         .args(["--user", "--", "sh", "-c", script, "sh"])
         .args(arguments)
@@ -129,7 +129,7 @@ fn run(script: &str, arguments: &[&Path]) -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|err| missing("unshare", "util-linux", &err))?;
-    let done = drive(&mut child, uid, gid, users, groups);
+    let done = drive(&mut child, [uid, gid], bases);
     if done.is_err() {
         // It waits for a word that will not come.
         let _ = child.kill();
@@ -150,7 +150,7 @@ fn run(script: &str, arguments: &[&Path]) -> Result<()> {
     )))
 }
 
-fn drive(child: &mut Child, uid: u32, gid: u32, users: u32, groups: u32) -> Result<()> {
+fn drive(child: &mut Child, own: [u32; 2], bases: [u32; 2]) -> Result<()> {
     let mut ready = String::new();
     let stdout = child.stdout.take().expect("it is piped");
     BufReader::new(stdout.take(64))
@@ -163,7 +163,8 @@ fn drive(child: &mut Child, uid: u32, gid: u32, users: u32, groups: u32) -> Resu
         )));
     }
     let count = IDS.to_string();
-    for (program, own, base) in [("newuidmap", uid, users), ("newgidmap", gid, groups)] {
+    for (at, program) in ["newuidmap", "newgidmap"].into_iter().enumerate() {
+        let (own, base) = (own[at], bases[at]);
         let status = Command::new(program)
             .arg(child.id().to_string())
             .args(["0", &own.to_string(), "1"])

@@ -1,6 +1,6 @@
 //! The accounts of the skeleton: Debian's fixed ids and nobody of this machine.
 
-use std::{collections::HashSet, os::unix::fs::chown, path::Path};
+use std::{collections::HashSet, fmt::Write as _, os::unix::fs::chown, path::Path};
 
 use crate::{
     error::{ImageError, Result},
@@ -29,6 +29,7 @@ const USERS: [(&str, u32, u32, &str, &str); 18] = [
     ("nobody", 65534, 65534, "/nonexistent", NOLOGIN),
 ];
 
+const STRINGS: &str = "a string takes all";
 const NOLOGIN: &str = "/usr/sbin/nologin";
 
 /// Group ids of Debian's base-passwd.
@@ -92,16 +93,16 @@ pub(super) struct Accounts {
 /// Writes passwd, group, shadow and gshadow. Every password is locked (PRIV-06).
 pub(super) fn write(tree: &Path) -> Result<Accounts> {
     let etc = tree.join("etc");
-    let passwd: String = USERS
-        .iter()
-        .map(|(name, uid, gid, home, shell)| {
-            format!("{name}:x:{uid}:{gid}:{name}:{home}:{shell}\n")
-        })
-        .collect();
-    let group: String = GROUPS.iter().map(|(name, gid)| format!("{name}:x:{gid}:\n")).collect();
-    let shadow: String =
-        USERS.iter().map(|(name, ..)| format!("{name}:*:19000:0:99999:7:::\n")).collect();
-    let gshadow: String = GROUPS.iter().map(|(name, _)| format!("{name}:*::\n")).collect();
+    let mut texts: [String; 4] = Default::default();
+    let [passwd, group, shadow, gshadow] = &mut texts;
+    for (name, uid, gid, home, shell) in USERS {
+        writeln!(passwd, "{name}:x:{uid}:{gid}:{name}:{home}:{shell}").expect(STRINGS);
+        writeln!(shadow, "{name}:*:19000:0:99999:7:::").expect(STRINGS);
+    }
+    for (name, gid) in GROUPS {
+        writeln!(group, "{name}:x:{gid}:").expect(STRINGS);
+        writeln!(gshadow, "{name}:*::").expect(STRINGS);
+    }
     files::write_file(&etc.join("passwd"), passwd.as_bytes(), 0o644)?;
     files::write_file(&etc.join("group"), group.as_bytes(), 0o644)?;
     for (name, text) in [("shadow", shadow), ("gshadow", gshadow)] {

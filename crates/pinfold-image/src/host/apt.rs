@@ -49,16 +49,18 @@ pub(super) fn write(root: &Path, tree: &Path) -> Result<()> {
 }
 
 fn render(source: &Source) -> String {
-    let mut text =
-        format!("Types: deb\nURIs: {}\nSuites: {}\n", source.uri, source.suites.join(" "));
+    let mut lines = vec![
+        "Types: deb".to_owned(),
+        format!("URIs: {}", source.uri),
+        format!("Suites: {}", source.suites.join(" ")),
+    ];
     if !source.components.is_empty() {
-        text.push_str(&format!("Components: {}\n", source.components.join(" ")));
+        lines.push(format!("Components: {}", source.components.join(" ")));
     }
     if let Some(key) = &source.signed_by {
-        text.push_str(&format!("Signed-By: {key}\n"));
+        lines.push(format!("Signed-By: {key}"));
     }
-    text.push('\n');
-    text
+    lines.join("\n") + "\n\n"
 }
 
 /// The host's own sources as far as they are the distribution's public ones; the standard set

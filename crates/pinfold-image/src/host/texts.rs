@@ -97,11 +97,12 @@ pub(super) fn write(root: &Path, tree: &Path) -> Result<()> {
             files::write_file(&path, text.as_bytes(), 0o644)?;
         }
     }
-    let shells: String = SHELLS
-        .iter()
+    let shells: Vec<&str> = SHELLS
+        .into_iter()
         .filter(|shell| root.join(shell.trim_start_matches('/')).exists())
-        .map(|shell| format!("{shell}\n"))
+        .chain([""])
         .collect();
+    let shells = shells.join("\n");
     files::remove_any(&etc.join("shells"))?;
     files::write_file(&etc.join("shells"), shells.as_bytes(), 0o644)?;
     for dir in ["profile.d", "opt", "skel", "ssl/private"] {

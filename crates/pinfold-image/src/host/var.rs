@@ -104,14 +104,16 @@ fn copy_tree(source: &Path, target: &Path, depth: u32) -> Result<()> {
 /// accounts are left out.
 fn write_overrides(source: &Path, target: &Path, accounts: &Accounts) -> Result<()> {
     let Ok(text) = files::read_bounded(source, 1 << 20) else { return Ok(()) };
-    let kept: String = String::from_utf8_lossy(&text)
+    let text = String::from_utf8_lossy(&text);
+    let kept: Vec<&str> = text
         .lines()
         .filter(|line| {
             let mut words = line.split_ascii_whitespace();
             words.next().is_some_and(|user| accounts.users.contains(user))
                 && words.next().is_some_and(|group| accounts.groups.contains(group))
         })
-        .map(|line| format!("{line}\n"))
+        .chain([""])
         .collect();
+    let kept = kept.join("\n");
     files::write_file(target, kept.as_bytes(), 0o644)
 }

@@ -37,7 +37,7 @@ impl Challenge {
                 None => after.split_at(after.find(',').unwrap_or(after.len())),
             };
             match key.as_str() {
-                "realm" => found.realm = value.to_owned(),
+                "realm" => value.clone_into(&mut found.realm),
                 "service" => found.service = Some(value.to_owned()),
                 "scope" => found.scope = Some(value.to_owned()),
                 _ => {}

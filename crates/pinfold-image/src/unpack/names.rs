@@ -2,9 +2,9 @@
 
 use crate::error::{ImageError, Result};
 
-/// Longest path (PATH_MAX, limits.h).
+/// Longest path (`PATH_MAX`).
 const MAX_PATH_BYTES: usize = 4095;
-/// Longest part of one (NAME_MAX).
+/// Longest part of one (`NAME_MAX`).
 const MAX_PART_BYTES: usize = 255;
 /// Deepest path.
 const MAX_DEPTH: usize = 128;

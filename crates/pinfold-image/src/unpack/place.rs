@@ -188,10 +188,9 @@ impl Tree {
         }
     }
 
-    pub(super) fn root(&mut self, entry: &Entry) -> Result<()> {
+    pub(super) fn root(&mut self, entry: &Entry) {
         self.directories.insert(Vec::new(), facts(entry));
         set_xattrs(&self.root, entry);
-        Ok(())
     }
 
     pub(super) fn directory(
@@ -233,7 +232,7 @@ impl Tree {
 
     pub(super) fn finish_file(
         &mut self,
-        open: Open,
+        open: &Open,
         parents: &[&[u8]],
         name: &[u8],
         entry: &Entry,
@@ -419,7 +418,7 @@ impl Tree {
         let copied = std::io::copy(&mut &*source, &mut target.file)
             .map_err(ImageError::io("copy", &target.path))?;
         let entry = entry.clone().sized(copied);
-        self.finish_file(target, parents, name, &entry)
+        self.finish_file(&target, parents, name, &entry)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Hostile and odd archives. Each row says what it tries and what must come of it.
 
-use std::{fs, io::Write as _, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{fmt::Write as _, fs, io::Write as _, os::unix::fs::MetadataExt, path::PathBuf};
 
 use proptest::prelude::*;
 
@@ -59,7 +59,7 @@ impl Made {
             while length != rest + length.to_string().len() {
                 length = rest + length.to_string().len();
             }
-            text.push_str(&format!("{length} {key}={value}\n"));
+            writeln!(text, "{length} {key}={value}").expect("a string takes all");
         }
         self.raw(b'x', b"pax", b"", text.len() as u64, text.as_bytes())
     }
@@ -83,7 +83,7 @@ impl Room {
         self.dir.path().join("tree")
     }
 
-    fn unpack_with(&self, made: Made, options: &Options<'_>) -> Result<Report> {
+    fn unpack_with(&self, made: &Made, options: &Options<'_>) -> Result<Report> {
         let result = unpack(&*made.0, &self.tree(), options);
         let outside = self.dir.path().join("outside");
         assert_eq!(fs::read_to_string(outside.join("precious")).expect("there"), "untouched");
@@ -92,14 +92,15 @@ impl Room {
         result
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests build it in place")]
     fn unpack(&self, made: Made) -> Result<Report> {
-        self.unpack_with(made, &options())
+        self.unpack_with(&made, &options())
     }
 }
 
 fn options() -> Options<'static> {
     Options {
-        limits: Limits { bytes: 1 << 20, files: 1000, time: Duration::from_secs(60) },
+        limits: Limits { bytes: 1 << 20, files: 1000, time: Duration::from_mins(1) },
         whiteouts: Whiteouts::Oci,
         lowers: &[],
         owners: None,
@@ -113,8 +114,7 @@ fn hostile_archives_are_refused_and_reach_nothing() {
     let outside = outside.to_str().expect("UTF-8");
     let long = "a/".repeat(200) + "x";
     let part = "x".repeat(300);
-    type Row<'a> = (&'a str, Made);
-    let rows: Vec<Row<'_>> = vec![
+    let rows: Vec<(&str, Made)> = vec![
         ("CVE-2001-1267: parent directory", Made::default().file("../outside/evil", "x")),
         ("inner parent directory", Made::default().file("a/../../outside/evil", "x")),
         ("parent directory alone", Made::default().dir("..")),
@@ -300,7 +300,7 @@ fn whiteouts_become_overlays_own() {
 
     let room = Room::new();
     let plain = Options { whiteouts: Whiteouts::None, ..options() };
-    room.unpack_with(Made::default().file(".wh.name", "a name"), &plain).expect("fine");
+    room.unpack_with(&Made::default().file(".wh.name", "a name"), &plain).expect("fine");
     assert!(room.tree().join(".wh.name").is_file());
 }
 
@@ -319,7 +319,7 @@ fn hard_links_into_lower_layers_copy_the_file_up() {
     let lowers = [top, bottom.clone()];
     let with = Options { lowers: &lowers, ..options() };
     let report = room
-        .unpack_with(Made::default().hard("x", "d/a").hard("y", "d/b"), &with)
+        .unpack_with(&Made::default().hard("x", "d/a").hard("y", "d/b"), &with)
         .expect("found below");
     assert!(report.adopted);
     let text = |name: &str| fs::read_to_string(room.tree().join(name)).expect(name);
@@ -330,7 +330,7 @@ fn hard_links_into_lower_layers_copy_the_file_up() {
     // An opaque directory hides what is below it.
     xattr::set(lowers[0].join("d"), "user.overlay.opaque", b"y").expect("set");
     let room = Room::new();
-    let refused = room.unpack_with(Made::default().hard("y", "d/b"), &with);
+    let refused = room.unpack_with(&Made::default().hard("y", "d/b"), &with);
     assert!(matches!(refused, Err(ImageError::Bad(_))), "{refused:?}");
 }
 

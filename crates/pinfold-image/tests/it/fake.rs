@@ -3,7 +3,8 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    io::Write,
+    fmt::Write as _,
+    io::Write as _,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 /// What it does besides the right thing.
+#[expect(clippy::struct_excessive_bools, reason = "each trick is on or off by itself")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tricks {
     /// Asks for a bearer token.
@@ -65,8 +67,10 @@ impl Drop for Registry {
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    let hash = Sha256::digest(bytes);
-    format!("sha256:{}", hash.iter().map(|b| format!("{b:02x}")).collect::<String>())
+    Sha256::digest(bytes).iter().fold("sha256:".to_owned(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes all");
+        text
+    })
 }
 
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -13,7 +13,7 @@ fn the_skeleton_holds_what_programs_need_and_nothing_of_this_machine() {
     let mounts = store.root_mounts(&info.id).expect("mounts");
     assert_eq!(mounts[0].target, "/");
     assert_eq!(mounts[1].target, "/usr");
-    assert_eq!(mounts[1].lowers.last().map(|p| p.as_path()), Some(Path::new("/usr")));
+    assert_eq!(mounts[1].lowers.last().map(std::path::PathBuf::as_path), Some(Path::new("/usr")));
     assert_eq!(mounts[0].idmapped, mode() == Mode::Root);
     let tree = &mounts[0].lowers[0];
 

@@ -109,6 +109,12 @@ async fn roots_come_from_tars_and_directories() {
         let info = import(&store, ImportSource::RootfsTar(path), "root").await.expect(file);
         assert_eq!(info.layers, [digest(&plain)], "{file}");
     }
+    let saved = dir.path().join("saved.tar");
+    fs::write(&saved, docker_save()).expect("written");
+    for (path, count) in [(dir.path().join("root.tar.gz"), 1), (saved, 2)] {
+        let info = import(&store, ImportSource::Detect(path), "any").await.expect("found out");
+        assert_eq!(info.layers.len(), count);
+    }
     let root = dir.path().join("root");
     fs::create_dir_all(root.join("usr/bin")).expect("made");
     fs::create_dir_all(root.join("proc/1")).expect("made");
@@ -225,7 +231,7 @@ async fn a_disk_becomes_a_layer_and_an_image() {
     assert!(!top.join("usr/hidden").exists(), "what the other mount hides is left out");
     let opaque = xattr::get(top.join("srv/app"), "user.overlay.opaque").expect("read");
     assert_eq!(opaque.as_deref(), Some(&b"y"[..]));
-    assert_eq!(mounts[1].lowers.last().map(|p| p.as_path()), Some(Path::new("/usr")));
+    assert_eq!(mounts[1].lowers.last().map(std::path::PathBuf::as_path), Some(Path::new("/usr")));
 
     let refused = store.export(&made.id, &mut Vec::new()).expect_err("stands on host");
     assert_eq!(refused.code.as_str(), "unprocessable");
