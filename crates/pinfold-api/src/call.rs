@@ -164,6 +164,10 @@ fn is_json(parts: &Parts) -> Option<bool> {
 
 /// Unknown fields are named by serde's own message.
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+    // Serde would take an array for an object whose fields it fills in order.
+    if text.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Error::new(ErrorCode::InvalidBody, "the body is not a JSON object"));
+    }
     serde_json::from_slice(text).map_err(|error| {
         Error::new(ErrorCode::InvalidBody, format!("the body is not what is taken: {error}"))
     })

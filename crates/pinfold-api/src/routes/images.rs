@@ -1,7 +1,7 @@
 //! Images. Long work answers with its progress, a JSON object a line, the last of which is the
 //! image or the error.
 
-use std::future::Future;
+use std::{future::Future, task::Poll};
 
 use futures_util::{StreamExt, stream};
 use pinfold_auth::ops;
@@ -69,29 +69,21 @@ where
     let (progress, mut steps) = mpsc::channel(STEPS);
     let mut work = Box::pin(work(progress));
     let mut result = None;
-    let mut closed = false;
     let next = stream::poll_fn(move |context| {
-        if result.is_none()
-            && let std::task::Poll::Ready(done) = work.as_mut().poll(context)
-        {
-            result = Some(Some(done));
-        }
-        // Steps that were told before the end come before it.
-        if !closed {
-            match steps.poll_recv(context) {
-                std::task::Poll::Ready(Some(step)) => return std::task::Poll::Ready(Some(step)),
-                std::task::Poll::Ready(None) => closed = true,
-                std::task::Poll::Pending if result.is_none() => return std::task::Poll::Pending,
-                std::task::Poll::Pending => {}
+        if result.is_none() {
+            match work.as_mut().poll(context) {
+                Poll::Ready(done) => result = Some(Some(done)),
+                Poll::Pending => return steps.poll_recv(context),
             }
         }
-        match &mut result {
-            None => std::task::Poll::Pending,
-            Some(done) => std::task::Poll::Ready(done.take().map(|done| match done {
-                Ok(image) => ImageProgress::Done { image: Box::new(image) },
-                Err(error) => ImageProgress::Failed { error },
-            })),
+        // What was told before the end comes before it. `poll_recv` could be told to yield here.
+        if let Ok(step) = steps.try_recv() {
+            return Poll::Ready(Some(step));
         }
+        Poll::Ready(result.as_mut().and_then(Option::take).map(|done| match done {
+            Ok(image) => ImageProgress::Done { image: Box::new(image) },
+            Err(error) => ImageProgress::Failed { error },
+        }))
     });
     lines(next.boxed())
 }

@@ -1,0 +1,8 @@
+//! The API over a real unix socket, with a node that only says what it was asked.
+
+mod bad_input;
+mod coverage;
+mod node;
+mod server;
+mod streams;
+mod ws;

@@ -1,0 +1,122 @@
+//! A served API, and the least client that can say anything.
+
+use std::{path::Path, sync::Arc, time::Instant};
+
+use pinfold_api::{Activity, Problem, Server, Streams, router};
+use pinfold_auth::Authorizer;
+use pinfold_control::{ServerFacts, Service};
+use pinfold_store::Store;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::node::FakeNode;
+
+/// A server in a directory of its own.
+pub(crate) struct Served {
+    directory: tempfile::TempDir,
+    pub(crate) activity: Activity,
+    stop: CancellationToken,
+    running: Option<JoinHandle<Streams>>,
+}
+
+impl Served {
+    pub(crate) async fn start(max_connections: usize) -> Self {
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        let directory =
+            tempfile::Builder::new().permissions(private).tempdir().expect("a directory");
+        let listener = UnixListener::bind(directory.path().join("sock")).expect("a socket");
+        let store = Store::open(directory.path().join("state.db")).await.expect("a store");
+        let facts = ServerFacts {
+            version: "0".into(),
+            home: directory.path().to_owned(),
+            started: Instant::now(),
+        };
+        let (activity, stop) = (Activity::default(), CancellationToken::new());
+        let server = Server {
+            listener,
+            router: router(Service::new(FakeNode, store, facts)),
+            authorizer: Arc::new(Authorizer::new(rustix::process::geteuid().as_raw())),
+            max_connections,
+            activity: activity.clone(),
+            stop: stop.clone(),
+        };
+        let running = Some(tokio::spawn(server.run()));
+        Self { directory, activity, stop, running }
+    }
+
+    pub(crate) async fn connect(&self) -> UnixStream {
+        connect(&self.directory.path().join("sock")).await
+    }
+
+    /// Stops taking calls; the streams go on until they are ended.
+    pub(crate) async fn stop(&mut self) -> Streams {
+        self.stop.cancel();
+        self.running.take().expect("it runs").await.expect("it does not panic")
+    }
+
+    /// Sends `head` (without its end) and `body`, and reads the answer to its end.
+    pub(crate) async fn raw(&self, head: &str, body: &[u8]) -> Answer {
+        let mut stream = self.connect().await;
+        let head = format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("the head");
+        // A server may answer and close before it has taken everything.
+        let _cut = stream.write_all(body).await;
+        let mut bytes = Vec::new();
+        let _reset = stream.read_to_end(&mut bytes).await;
+        Answer::parse(&bytes)
+    }
+
+    pub(crate) async fn call(&self, method: &str, path: &str) -> Answer {
+        self.raw(&format!("{method} {path} HTTP/1.1"), b"").await
+    }
+
+    pub(crate) async fn json(&self, method: &str, path: &str, body: &str) -> Answer {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}",
+            body.len()
+        );
+        self.raw(&head, body.as_bytes()).await
+    }
+}
+
+async fn connect(path: &Path) -> UnixStream {
+    UnixStream::connect(path).await.expect("the server listens")
+}
+
+/// An answer, its body as it came (with chunk sizes in it, where there are any).
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|part| part == b"\r\n\r\n").expect("a whole head");
+        let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+        let status = head.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+        Self { status: status.expect("a status"), head, body: bytes[end + 4..].to_vec() }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The problem document, which has to be whole and consistent.
+    #[track_caller]
+    pub(crate) fn problem(&self) -> Problem {
+        assert!(self.head.contains("content-type: application/problem+json"), "{}", self.head);
+        let problem: Problem = serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()));
+        assert_eq!(problem.status, self.status);
+        assert_eq!(problem.code.http_status(), self.status);
+        assert_eq!(problem.kind, format!("urn:pinfold:error:{}", problem.code));
+        let id = problem.request_id.clone().expect("a request id");
+        assert!(self.head.contains(&format!("x-request-id: {id}")), "{}", self.head);
+        problem
+    }
+}
