@@ -4,7 +4,7 @@ use crate::{
     Attempt,
     Category::Devices,
     Stop, Tried, Wall,
-    raw::{c, check, open, read_some},
+    raw::{c, check, open},
 };
 
 fn try_node(path: &str, major: u32, minor: u32, kind: libc::mode_t) -> Tried {
@@ -134,10 +134,6 @@ fn random_entropy() -> Tried {
     // SAFETY: the request reads one int.
     check(unsafe { libc::ioctl(fd, 0x4004_5201, &bits) })?;
     Ok("credited entropy to the host's pool".into())
-}
-
-fn read_host_disk_label() -> Tried {
-    read_some("/dev/disk/by-uuid")
 }
 
 const NODE: &[&str] = &["EPERM", "EACCES"];
@@ -304,14 +300,5 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         source: "random(4)",
         held: &["EPERM", "EACCES"],
         body: random_entropy,
-    },
-    Attempt {
-        id: "dev-disk-labels",
-        category: Devices,
-        wall: Wall::Devices,
-        what: "list disks by id",
-        source: "udev(7)",
-        held: &["ENOENT", "EACCES"],
-        body: read_host_disk_label,
     },
 ];

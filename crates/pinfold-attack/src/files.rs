@@ -118,10 +118,6 @@ fn symlink_bait() -> Tried {
         Err(Stop::Nothing("locked"))
     }
 }
-fn hardlink_host() -> Tried {
-    std::fs::hard_link("/proc/1/exe", "/tmp/attack-hardlink").map_err(io)?;
-    Ok("linked the guest's program".into())
-}
 
 pub(crate) const ATTEMPTS: &[Attempt] = &[
     Attempt {
@@ -213,14 +209,5 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         source: "CVE-2018-15664, CVE-2019-14271",
         held: &["locked", "ENOENT", "EACCES"],
         body: symlink_bait,
-    },
-    Attempt {
-        id: "file-hardlink",
-        category: Paths,
-        wall: Wall::Root,
-        what: "hard-link the guest's program",
-        source: "CVE-2019-5736",
-        held: &["EPERM", "EXDEV", "EACCES"],
-        body: hardlink_host,
     },
 ];

@@ -84,22 +84,6 @@ fn setns_pidfd() -> Tried {
     Ok("entered process 1's namespaces by pidfd".into())
 }
 
-fn parent_user_namespace() -> Tried {
-    const NS_GET_PARENT: libc::Ioctl = 0xb702;
-    let file = std::fs::File::open("/proc/self/ns/user").map_err(io)?;
-    // SAFETY: NS_GET_PARENT takes no argument.
-    let fd = check(unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_PARENT) })?;
-    Ok(format!("the parent user namespace is open as descriptor {fd}"))
-}
-
-fn owning_user_namespace() -> Tried {
-    const NS_GET_PARENT: libc::Ioctl = 0xb702;
-    let file = std::fs::File::open("/proc/self/ns/pid").map_err(io)?;
-    // SAFETY: NS_GET_PARENT takes no argument.
-    let fd = check(unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_PARENT) })?;
-    Ok(format!("the parent pid namespace is open as descriptor {fd}"))
-}
-
 fn host_pids_visible() -> Tried {
     // Inside an own pid namespace the first process is ours and kernel threads do not exist.
     let comm = std::fs::read_to_string("/proc/2/comm").unwrap_or_default();
@@ -139,11 +123,6 @@ fn uid_map_is_host_root() -> Tried {
         }
     }
     Err(Stop::Nothing("mapped away"))
-}
-
-fn rewrite_uid_map() -> Tried {
-    std::fs::write("/proc/self/uid_map", "0 0 4294967295\n").map_err(io)?;
-    Ok("the uid map was rewritten".into())
 }
 
 pub(crate) const ATTEMPTS: &[Attempt] = &[
@@ -256,24 +235,6 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         body: setns_pidfd,
     },
     Attempt {
-        id: "ns-parent-user",
-        category: Namespaces,
-        wall: Wall::UserNamespace,
-        what: "open the parent user namespace by ioctl",
-        source: "ioctl_ns(2), NS_GET_PARENT",
-        held: &["EPERM"],
-        body: parent_user_namespace,
-    },
-    Attempt {
-        id: "ns-parent-pid",
-        category: Namespaces,
-        wall: Wall::PidNamespace,
-        what: "open the parent pid namespace by ioctl",
-        source: "ioctl_ns(2), NS_GET_PARENT",
-        held: &["EPERM"],
-        body: owning_user_namespace,
-    },
-    Attempt {
         id: "ns-host-pids",
         category: Namespaces,
         wall: Wall::PidNamespace,
@@ -299,14 +260,5 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         source: "user_namespaces(7)",
         held: &["mapped away"],
         body: uid_map_is_host_root,
-    },
-    Attempt {
-        id: "ns-rewrite-uid-map",
-        category: Namespaces,
-        wall: Wall::UserNamespace,
-        what: "write a wider uid map",
-        source: "CVE-2018-18955",
-        held: &["EPERM", "EROFS", "EACCES"],
-        body: rewrite_uid_map,
     },
 ];

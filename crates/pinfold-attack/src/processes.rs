@@ -93,18 +93,6 @@ fn pidfd_getfd() -> Tried {
     call(libc::SYS_pidfd_getfd, [pidfd, 3, 0, 0, 0, 0])
         .map(|fd| format!("took process 1's listening socket as {fd}"))
 }
-fn kill_init() -> Tried {
-    // The kernel drops signals that process 1 has no handler for; a kill that worked would end
-    // this attempt too, so that still being here is the proof.
-    for signal in [libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV, libc::SIGABRT] {
-        // SAFETY: kill takes numbers only.
-        check(unsafe { libc::kill(1, signal) })?;
-    }
-    let state = std::fs::read_to_string("/proc/1/stat").map_err(io)?;
-    let stopped =
-        state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['T', 'Z', 'X']));
-    if stopped { Ok("process 1 is stopped".into()) } else { Err(Stop::Nothing("ignored")) }
-}
 fn kill_all() -> Tried {
     let before = std::fs::read_dir("/proc").map_err(io)?.count();
     // Signal 0 to every process that may be signalled: counts, harms nothing.
@@ -182,28 +170,25 @@ fn proc_root_race() -> Tried {
     }
     let mut found = None;
     for _ in 0..2000 {
-        for climb in ["../../../../etc/machine-id", "../../../lost+found"] {
-            if std::fs::symlink_metadata(format!("/proc/{child}/root/{climb}")).is_ok() {
-                found = Some(climb);
-            }
-        }
+        found = found.or_else(|| crate::raw::host_sign(&format!("/proc/{child}/root/../../..")));
     }
     // SAFETY: the child made above.
     unsafe {
         libc::kill(child, libc::SIGKILL);
         libc::waitpid(child, std::ptr::null_mut(), 0);
     }
-    found.map_or(Err(Stop::Nothing("same root")), |climb| Ok(format!("{climb} of the host")))
+    found.map_or(Err(Stop::Nothing("same root")), |path| Ok(format!("{path} of the host")))
 }
 
 fn proc_self_root_climb() -> Tried {
-    for path in [
-        "/proc/self/root/../../../../lost+found",
-        "/proc/self/cwd/../../../../../../lost+found",
-        "/proc/thread-self/root/../lost+found",
-        "/../../../../lost+found",
-    ] {
-        if std::path::Path::new(path).exists() {
+    let climbs = [
+        "/proc/self/root/../../..",
+        "/proc/self/cwd/../../../../../..",
+        "/proc/thread-self/root/..",
+        "/../../..",
+    ];
+    for climb in climbs {
+        if let Some(path) = crate::raw::host_sign(climb) {
             return Ok(format!("{path} exists"));
         }
     }
@@ -212,10 +197,14 @@ fn proc_self_root_climb() -> Tried {
 fn openat2_escape() -> Tried {
     // Out of a directory by its descriptor and "..": only the root of the namespace may stop it.
     let dir = open("/", libc::O_RDONLY | libc::O_DIRECTORY)?;
-    let path = c("../../../../../../../../lost+found");
+    let path = c("../../../../../../../..");
     // SAFETY: a live descriptor and C string.
-    check(unsafe { libc::openat(dir, path.as_ptr(), libc::O_RDONLY) })?;
-    Ok("opened the host's root by ..".into())
+    let up =
+        check(unsafe { libc::openat(dir, path.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY) })?;
+    crate::raw::host_sign(&format!("/proc/self/fd/{up}"))
+        .map_or(Err(Stop::Nothing("same root")), |path| {
+            Ok(format!("{path} by a descriptor and .."))
+        })
 }
 
 fn setuid_gain() -> Tried {
@@ -293,30 +282,6 @@ fn file_capabilities() -> Tried {
     // SAFETY: takes numbers only. The file can claim; only no_new_privs decides what it gets.
     let no_new = unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) };
     if no_new == 1 { Err(Stop::Nothing("set")) } else { Ok("file capabilities would raise".into()) }
-}
-fn trace_own_child() -> Tried {
-    // Not an attack: gdb of own children must go on working. Reported as refused by "works".
-    // SAFETY: the child only waits to be traced.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        // SAFETY: no memory is touched.
-        unsafe {
-            libc::pause();
-            libc::_exit(0);
-        }
-    }
-    // SAFETY: PTRACE_SEIZE takes no memory.
-    let answer = unsafe { libc::ptrace(libc::PTRACE_SEIZE, child, 0, 0) };
-    // SAFETY: the child made above.
-    unsafe {
-        libc::kill(child, libc::SIGKILL);
-        libc::waitpid(child, std::ptr::null_mut(), 0);
-    }
-    if answer < 0 {
-        Ok("debugging of own children is broken".into())
-    } else {
-        Err(Stop::Nothing("works"))
-    }
 }
 
 const SHUT: &[&str] = &["EACCES", "EPERM"];
@@ -467,15 +432,6 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         body: pidfd_getfd,
     },
     Attempt {
-        id: "init-kill",
-        category: Processes,
-        wall: Wall::PidNamespace,
-        what: "kill or stop process 1",
-        source: "pid_namespaces(7)",
-        held: &["ignored"],
-        body: kill_init,
-    },
-    Attempt {
         id: "kill-unseen",
         category: Processes,
         wall: Wall::PidNamespace,
@@ -553,7 +509,7 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         wall: Wall::Root,
         what: "climb out by .. from a descriptor",
         source: "CVE-2024-21626",
-        held: &["ENOENT"],
+        held: &["same root"],
         body: openat2_escape,
     },
     Attempt {
@@ -618,14 +574,5 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         source: "capabilities(7)",
         held: &["set", "EPERM"],
         body: file_capabilities,
-    },
-    Attempt {
-        id: "ptrace-own-child",
-        category: Processes,
-        wall: Wall::Seccomp,
-        what: "the counter-check: debugging an own child must work",
-        source: "issue text: gdb of own children",
-        held: &["works"],
-        body: trace_own_child,
     },
 ];

@@ -11,7 +11,16 @@ fn kcore() -> Tried {
     read_some("/proc/kcore")
 }
 fn kmsg() -> Tried {
-    read_some("/proc/kmsg")
+    // Without waiting: an empty log says EAGAIN, a mask says end of file.
+    let fd = crate::raw::open("/proc/kmsg", libc::O_RDONLY | libc::O_NONBLOCK)?;
+    let mut buffer = [0_u8; 64];
+    // SAFETY: a live descriptor and a live buffer of the length given.
+    let count = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) };
+    match count {
+        0 => Err(Stop::Nothing("empty")),
+        count if count > 0 => Ok(format!("read {count} bytes of the kernel log")),
+        _ => Err(crate::raw::last()),
+    }
 }
 fn keys() -> Tried {
     read_some("/proc/keys")

@@ -113,3 +113,14 @@ pub fn errno_name(errno: i32) -> String {
         .find(|(number, _)| *number == errno)
         .map_or_else(|| format!("errno {errno}"), |(_, name)| (*name).to_owned())
 }
+
+/// Names in a host's root directory that a workspace's root never has.
+const HOST_SIGNS: &[&str] = &["lost+found", "boot", "vmlinuz", "initrd.img", "etc/machine-id"];
+
+/// The first sign of the host's root below `prefix`.
+pub fn host_sign(prefix: &str) -> Option<String> {
+    HOST_SIGNS
+        .iter()
+        .map(|sign| format!("{prefix}/{sign}"))
+        .find(|path| std::fs::symlink_metadata(path).is_ok())
+}
