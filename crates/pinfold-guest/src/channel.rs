@@ -82,9 +82,16 @@ impl Channel {
         for (_, stream) in self.0.streams.borrow_mut().drain() {
             stream.end();
         }
+        // Whoever still holds a stream holds the socket; the peer shall not wait for them.
+        let _ = rustix::net::shutdown(&self.0.socket, rustix::net::Shutdown::Both);
         self.0.ended.notify_waiters();
         self.0.room.notify_waiters();
         self.0.queued.notify_waiters();
+    }
+
+    /// Whether both are the same connection.
+    pub fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
     }
 
     /// Whether it has ended.

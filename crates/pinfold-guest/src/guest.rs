@@ -129,6 +129,7 @@ impl Guest {
                 })
                 .await,
         );
+        self.current.borrow_mut().take_if(|current| current.is(&channel));
     }
 
     /// The handshake: the bytes that were received beyond it, or `None` for a stranger.

@@ -141,8 +141,8 @@ impl<W: Write> Packing<'_, W> {
                     self.out,
                     &entry(Type::Directory, [&path[..], b"/"].concat(), &facts),
                 )?;
-                let view = rustix::fs::fstatfs(&below)
-                    .is_ok_and(|system| VIEWS.contains(&system.f_type));
+                let view =
+                    rustix::fs::fstatfs(&below).is_ok_and(|system| VIEWS.contains(&system.f_type));
                 if view { Ok(()) } else { self.below(&below, path, depth + 1) }
             }
             FileType::RegularFile => self.file(parent, name, path),

@@ -272,7 +272,9 @@ impl Unpacking<'_> {
         while left > 0 {
             let n = match content.read(&mut self.buffer) {
                 Ok(0) => {
-                    return Err(TarError::from(io::Error::from(io::ErrorKind::UnexpectedEof)).into());
+                    return Err(
+                        TarError::from(io::Error::from(io::ErrorKind::UnexpectedEof)).into()
+                    );
                 }
                 Ok(n) => n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

@@ -134,6 +134,7 @@ struct Target {
     path: String,
     file: fs::File,
     offset: u64,
+    mode: Option<fs::Permissions>,
     /// The name to take on when all is written.
     replace: Option<(PathBuf, Temporary)>,
 }
@@ -170,10 +171,10 @@ impl Target {
             .open(&path)
             .map_err(failed)?;
         must_be_regular(&path, &file.metadata().map_err(failed)?)?;
-        if let Some(mode) = mode {
-            file.set_permissions(mode).map_err(failed)?;
+        if let Some(mode) = &mode {
+            file.set_permissions(mode.clone()).map_err(failed)?;
         }
-        Ok(Self { path, file, offset, replace: None })
+        Ok(Self { path, file, offset, mode, replace: None })
     }
 
     fn open_beside(path: String, mode: Option<fs::Permissions>) -> Result<Self, Error> {
@@ -211,8 +212,8 @@ impl Target {
         }
         let usual = old.map_or(0o644, |old| old.mode() & 0o7777);
         let mode = mode.unwrap_or_else(|| fs::Permissions::from_mode(usual));
-        file.set_permissions(mode).map_err(failed)?;
-        Ok(Self { path, file, offset: 0, replace: Some((place, guard)) })
+        file.set_permissions(mode.clone()).map_err(failed)?;
+        Ok(Self { path, file, offset: 0, mode: Some(mode), replace: Some((place, guard)) })
     }
 
     fn write(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
@@ -240,6 +241,10 @@ impl Target {
 
     fn finish(mut self) -> Result<FileInfo, Error> {
         let failed = |error| on_path("write", &self.path, &error);
+        // Writing takes setuid and setgid off, where the guest may not keep them.
+        if let Some(mode) = self.mode.take().filter(|mode| mode.mode() & 0o6000 != 0) {
+            self.file.set_permissions(mode).map_err(failed)?;
+        }
         if let Some((place, mut guard)) = self.replace.take()
             && let Some(temporary) = &guard.0
         {

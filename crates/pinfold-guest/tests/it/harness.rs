@@ -65,6 +65,8 @@ impl Box {
         drop(ours);
         let null = std::fs::File::options().read(true).write(true).open("/dev/null").unwrap();
         let stderr = std::io::stderr();
+        let guest = std::env::var("PINFOLD_TEST_GUEST");
+        let guest = guest.as_deref().unwrap_or(env!("CARGO_BIN_EXE_pinfold-guest"));
         let words = [
             "unshare",
             "--pid",
@@ -74,7 +76,7 @@ impl Box {
             "--kill-child",
             "--mount-proc",
             "--",
-            env!("CARGO_BIN_EXE_pinfold-guest"),
+            guest,
         ];
         let pid = spawn(&Spawn {
             programs: vec![CString::new("/usr/bin/unshare").unwrap()],
