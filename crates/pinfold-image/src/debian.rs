@@ -34,15 +34,65 @@ const IDS: u32 = 65_536;
 /// Kept of the tool's last words.
 const MAX_TAIL_LINES: usize = 12;
 
+/// Makes the user `agent` and its directory; `$1` is the new root.
+const AGENT: &str = "chroot \"$1\" useradd --create-home --uid 1000 --shell /bin/bash agent && \
+chroot \"$1\" install -d -o agent -g agent /workspace";
+
+/// Packages of the default image.
+const DEFAULT_PACKAGES: [&str; 21] = [
+    "build-essential",
+    "ca-certificates",
+    "curl",
+    "file",
+    "git",
+    "jq",
+    "less",
+    "nodejs",
+    "npm",
+    "openssh-client",
+    "patch",
+    "pkg-config",
+    "procps",
+    "python3",
+    "python3-dev",
+    "python3-pip",
+    "python3-venv",
+    "ripgrep",
+    "unzip",
+    "vim-tiny",
+    "xz-utils",
+];
+
+/// What Debian is made.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub suite: String,
+    pub packages: Vec<String>,
+    pub mirror: Option<String>,
+    /// With the user `agent`.
+    pub agent: bool,
+}
+
+impl Wanted {
+    /// The default image, on the release that this version was tried with.
+    pub(crate) fn default_image() -> Self {
+        Self {
+            suite: "bookworm".into(),
+            packages: DEFAULT_PACKAGES.map(str::to_owned).to_vec(),
+            mirror: None,
+            agent: true,
+        }
+    }
+}
+
 /// Makes one and imports it.
 pub(crate) async fn import(
     store: &ImageStore,
-    suite: &str,
-    packages: &[String],
-    mirror: Option<&str>,
+    wanted: Wanted,
     name: Option<ImageName>,
     progress: &Progress,
 ) -> Result<ImageInfo> {
+    let suite = wanted.suite.as_str();
     let plain = |text: &str| {
         !text.is_empty()
             && text.len() <= 128
@@ -50,7 +100,7 @@ pub(crate) async fn import(
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
     };
     if let Some(bad) =
-        std::iter::once(suite).chain(packages.iter().map(String::as_str)).find(|w| !plain(w))
+        std::iter::once(suite).chain(wanted.packages.iter().map(String::as_str)).find(|w| !plain(w))
     {
         return Err(Error::new(
             ErrorCode::InvalidArgument,
@@ -61,12 +111,12 @@ pub(crate) async fn import(
         )
         .into());
     }
-    let sources = sources(store, suite, mirror)?;
+    let sources = sources(store, suite, wanted.mirror.as_deref())?;
     let work = store.layers().draft()?;
     let (tar, room) = (work.tree().join("root.tar"), work.tree().join("tmp"));
     let out = std::fs::File::create(&tar).map_err(ImageError::io("write", &tar))?;
     files::make_dir(&room, 0o700)?;
-    let mut command = command(store.mode(), suite, packages, &sources)?;
+    let mut command = command(store.mode(), &wanted, &sources)?;
     if store.mode() == Mode::Root {
         chown(&room, Some(IDS_BASE), Some(IDS_BASE))
             .map_err(ImageError::io("change the owner of", &room))?;
@@ -84,11 +134,12 @@ pub(crate) async fn import(
         Error::new(ErrorCode::Timeout, format!("making Debian took over {} s", TIME.as_secs()))
     })??;
     say(progress, "unpacking it");
-    let (store, suite) = (store.clone(), suite.to_owned());
+    let (store, suite) = (store.clone(), wanted.suite);
     blocking(move || {
         let file = std::fs::File::open(&tar).map_err(ImageError::io("open", &tar))?;
         let source = ImageSource::Debian { suite };
-        let defaults = ImageDefaults { cwd: None, ..host::defaults() };
+        let cwd = wanted.agent.then(|| "/workspace".to_owned());
+        let defaults = ImageDefaults { cwd, ..host::defaults() };
         let info = store.import_rootfs(file, source, defaults, name)?;
         drop(work);
         Ok(info)
@@ -145,7 +196,7 @@ fn find(program: &str) -> bool {
 
 /// The command line. Its first line of standard error is `ready`; it goes on when standard input
 /// ends. The tar goes to standard output.
-fn command(mode: Mode, suite: &str, packages: &[String], sources: &[String]) -> Result<Command> {
+fn command(mode: Mode, wanted: &Wanted, sources: &[String]) -> Result<Command> {
     for (program, package) in [("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux")] {
         if !find(program) {
             return Err(Error::new(
@@ -181,11 +232,14 @@ fn command(mode: Mode, suite: &str, packages: &[String], sources: &[String]) -> 
         }
     }
     command.args(["--variant=minbase", "--format=tar"]);
-    if !packages.is_empty() {
-        command.arg(format!("--include={}", packages.join(",")));
+    if !wanted.packages.is_empty() {
+        command.arg(format!("--include={}", wanted.packages.join(",")));
+    }
+    if wanted.agent {
+        command.arg(format!("--customize-hook={AGENT}"));
     }
     command
-        .arg(suite)
+        .arg(&wanted.suite)
         .arg("-")
         .args(sources)
         .env_clear()

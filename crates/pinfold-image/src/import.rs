@@ -50,6 +50,9 @@ pub enum ImportSource {
     RootfsTar(PathBuf),
     /// A directory that is a root filesystem.
     Directory(PathBuf),
+    /// What agents' ordinary work needs: a Debian with Python, Node, git, a compiler and small
+    /// tools, and the user `agent` (1000) who owns `/workspace`.
+    Default,
     /// A new Debian made by mmdebstrap.
     Debian {
         /// Release, for example `bookworm`.
@@ -177,7 +180,7 @@ impl ImageStore {
                 self.import_rootfs(file, import("rootfs-tar"), plain_defaults(), name)
             }
             ImportSource::Directory(path) => self.import_directory(path, name, progress),
-            ImportSource::Debian { .. } => {
+            ImportSource::Default | ImportSource::Debian { .. } => {
                 Err(ImageError::Bad("Debian is made by its own path".into()))
             }
         }

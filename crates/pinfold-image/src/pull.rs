@@ -156,12 +156,16 @@ impl ImageStore {
         progress: mpsc::Sender<ImageProgress>,
     ) -> Result<ImageInfo, Error> {
         let store = self.clone();
-        let result = if let ImportSource::Debian { suite, packages, mirror } = source {
-            debian::import(&store, &suite, &packages, mirror.as_deref(), name, &progress).await
-        } else {
-            blocking(move || store.import_blocking(&source, name, &progress)).await
+        let wanted = match source {
+            ImportSource::Default => debian::Wanted::default_image(),
+            ImportSource::Debian { suite, packages, mirror } => {
+                debian::Wanted { suite, packages, mirror, agent: false }
+            }
+            source => {
+                return Ok(blocking(move || store.import_blocking(&source, name, &progress)).await?);
+            }
         };
-        Ok(result?)
+        Ok(debian::import(&store, wanted, name, &progress).await?)
     }
 }
 

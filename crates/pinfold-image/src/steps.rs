@@ -38,10 +38,6 @@ pub const MAX_LINE_BYTES: usize = 64 << 10;
 /// Most files that one `COPY` takes.
 const MAX_COPIED_FILES: u64 = 1_000_000;
 
-/// The image that agents work in when nothing else is asked for: a Debian with Python, Node, git
-/// and a compiler, and a user of its own.
-pub const DEFAULT_IMAGE_STEPS: &str = include_str!("default.steps");
-
 /// A step, with the line it begins on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -360,7 +356,6 @@ mod tests {
         let Action::Env(env) = &steps.steps[1].action else { panic!("an ENV") };
         assert_eq!((env["B"].as_str(), env["C"].as_str()), ("two words", "x\\y"));
         assert_eq!(steps.steps[3].action, Action::Cmd(vec!["bash".into(), "-l".into()]));
-        assert!(Steps::parse(DEFAULT_IMAGE_STEPS).is_ok());
     }
 
     #[test]

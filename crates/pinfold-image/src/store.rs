@@ -241,10 +241,10 @@ impl ImageStore {
         }
         let draft = self.inner.layers.draft()?;
         host.build(&draft.tree(), self.inner.mode == Mode::Root)?;
+        let (size_bytes, count) = crate::layer::measure(&draft.tree())?;
         if self.inner.mode == Mode::User {
             crate::userns::give_to_root(&draft)?;
         }
-        let (size_bytes, count) = crate::layer::measure(&draft.tree())?;
         let meta = LayerMeta {
             digest: format!("sha256:{fingerprint}"),
             size_bytes,

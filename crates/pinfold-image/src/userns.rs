@@ -25,7 +25,7 @@ use crate::{
 const IDS: u32 = 65_536;
 
 const APPLY: &str = "echo ready; read -r go; cd \"$1\" || exit 1\n\
-for list in \"$2\"/own.*; do\n  owner=${list##*/own.}\n  \
+for list in \"$2\"/own.*; do\n  [ -e \"$list\" ] || continue\n  owner=${list##*/own.}\n  \
 xargs -0 -r -a \"$list\" chown -h \"$owner\" -- || exit 1\ndone\n\
 for list in \"$2\"/mode.*; do\n  [ -e \"$list\" ] || continue\n  \
 xargs -0 -r -a \"$list\" chmod \"${list##*.}\" -- || exit 1\ndone\n";
