@@ -14,15 +14,16 @@ use std::{
 };
 
 fn main() {
-    let fds = std::fs::read_dir("/proc/self/fd")
-        .map(|entries| {
+    let fds = std::fs::read_dir("/proc/self/fd").map_or_else(
+        |error| error.to_string(),
+        |entries| {
             let links = entries.flatten().map(|entry| {
                 let target = std::fs::read_link(entry.path()).unwrap_or_default();
                 format!("{} {}\n", entry.file_name().display(), target.display())
             });
             links.collect::<String>()
-        })
-        .unwrap_or_else(|error| error.to_string());
+        },
+    );
     let mut config = String::new();
     let read = File::from(inherit::take(4).expect("a configuration")).read_to_string(&mut config);
     let config = read.map_or_else(|error| error.to_string(), |_| config);

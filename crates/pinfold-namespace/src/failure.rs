@@ -32,15 +32,15 @@ steps! {
     JoinCgroup = "joining the cgroup";
     /// clone3 with namespaces.
     Namespaces = "creating the namespaces";
-    /// uid_map and gid_map.
+    /// `uid_map` and `gid_map`.
     MapIds = "mapping the workspace's ids";
-    /// open_tree.
+    /// `open_tree`.
     OpenTree = "opening the file tree";
-    /// mount_setattr.
+    /// `mount_setattr`.
     IdmapTree = "mapping the owners of the file tree";
     /// bind and listen.
     GuestSocket = "binding the guest's socket";
-    /// SCM_RIGHTS.
+    /// `SCM_RIGHTS`.
     HandOver = "handing the mounts to the workspace";
     /// lo.
     Loopback = "bringing the loopback up";
@@ -54,7 +54,7 @@ steps! {
     Overlay = "mounting the overlay on";
     /// A read-only view.
     View = "mounting the read-only view on";
-    /// pivot_root.
+    /// `pivot_root`.
     PivotRoot = "changing the root";
     /// umount of the old root.
     DetachHost = "detaching the host's root";
@@ -72,13 +72,13 @@ steps! {
     Run = "mounting /run";
     /// /etc/hosts and friends.
     EtcFile = "writing";
-    /// user.max_user_namespaces.
+    /// `user.max_user_namespaces`.
     ForbidNamespaces = "forbidding further user namespaces";
     /// setrlimit.
     ResourceLimit = "setting the resource limit";
     /// Signals.
     Signals = "resetting signals";
-    /// PR_SET_NO_NEW_PRIVS.
+    /// `PR_SET_NO_NEW_PRIVS`.
     NoNewPrivileges = "setting no_new_privs";
     /// Landlock.
     Landlock = "restricting with Landlock";

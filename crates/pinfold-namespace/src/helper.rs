@@ -161,7 +161,7 @@ impl Programs {
 }
 
 fn sealed_copy(path: &Path, readable: bool) -> std::io::Result<OwnedFd> {
-    /// Not in rustix: without it, a machine with vm.memfd_noexec=1 makes the file unexecutable.
+    /// Not in rustix: without it, a machine with `vm.memfd_noexec=1` makes the file unexecutable.
     const EXECUTABLE: u32 = 0x10;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memory =

@@ -25,7 +25,7 @@ pub fn open_pidfd(pid: i32, expected_start: u64) -> Option<OwnedFd> {
     (start_time(pid) == Some(expected_start) && !has_exited(&pidfd)).then_some(pidfd)
 }
 
-/// Whether the process behind the handle has ended (it is readable then, pidfd_open(2)).
+/// Whether the process behind the handle has ended (it is readable then, `pidfd_open(2)`).
 pub(crate) fn has_exited(pidfd: &OwnedFd) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

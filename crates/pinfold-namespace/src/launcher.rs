@@ -73,7 +73,8 @@ enum Attempt {
 }
 
 impl Launcher {
-    /// Starts the helper.
+    /// Starts the helper. Must be called on a tokio runtime, whose driver watches its socket.
+    #[expect(clippy::unused_async, reason = "being async keeps callers on a runtime")]
     pub async fn start(options: LauncherOptions) -> Result<Self> {
         let process = spawn(&options)?;
         Ok(Self { options, process: Mutex::new(Some(process)) })
@@ -208,11 +209,18 @@ fn gone(error: &std::io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED))
 }
 
+/// What the child said before its exec.
+struct Ready {
+    landlock_abi: u32,
+    namespaces: Vec<String>,
+    trace: Vec<(String, u64)>,
+}
+
 /// What is known of a launch under way. Dropped before its end, it takes the process with it.
 #[derive(Default)]
 struct Started {
     process: Option<(i32, OwnedFd)>,
-    ready: Option<(u32, Vec<String>, Vec<(String, u64)>)>,
+    ready: Option<Ready>,
     failed: Option<Failure>,
 }
 
@@ -247,7 +255,7 @@ impl Started {
                     self.process = descriptors.into_iter().next().map(|pidfd| (pid, pidfd));
                 }
                 Reply::Ready { landlock_abi, namespaces, trace } => {
-                    self.ready = Some((landlock_abi, namespaces, trace));
+                    self.ready = Some(Ready { landlock_abi, namespaces, trace });
                 }
                 Reply::Failed(failure) => {
                     self.failed.get_or_insert(failure);
@@ -269,7 +277,7 @@ impl Started {
                     .hint("its memory or process limit may be too low to start in"),
             )
         };
-        let Some((landlock_abi, namespaces, trace)) = self.ready.take() else {
+        let Some(Ready { landlock_abi, namespaces, trace }) = self.ready.take() else {
             self.process = Some((pid, pidfd));
             return Err(died());
         };

@@ -110,7 +110,7 @@ impl Ground {
 
     async fn look(&self, binary: &Path, ids: IdRange) -> Result<Vec<Finding>, Error> {
         let options = LauncherOptions { binary: binary.to_owned(), home_tag: "doctor".into() };
-        let launcher = Launcher::start(options).await?;
+        let helper = Launcher::start(options).await?;
         let socket = self.0.join("sock");
         let spec = LaunchSpec {
             workspace: WorkspaceId::generate(),
@@ -132,7 +132,7 @@ impl Ground {
             open_files: None,
             shm_bytes: 1 << 20,
         };
-        let launched = launcher.launch(spec).await?;
+        let launched = helper.launch(spec).await?;
         let pid = launched.pid;
         let started = launched.start_time;
         let report = tokio::task::spawn_blocking(move || ask(&socket)).await;
@@ -141,7 +141,7 @@ impl Ground {
             let _ =
                 rustix::process::pidfd_send_signal(&launched.pidfd, rustix::process::Signal::KILL);
         }
-        launcher.shutdown().await;
+        helper.shutdown().await;
         let report = report.map_err(Error::internal)?.map_err(Error::internal)?;
         let mut findings = vec![finding(
             "isolation",

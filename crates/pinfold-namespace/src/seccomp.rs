@@ -59,7 +59,7 @@ impl Filters {
         Self { plain: assemble::assemble(&table(false)), nested: assemble::assemble(&table(true)) }
     }
 
-    /// Installs the filter on this process, for good. Needs no_new_privs.
+    /// Installs the filter on this process, for good. Needs `no_new_privs`.
     pub(crate) fn install(&self, nested: bool) -> std::io::Result<()> {
         install_filter(if nested { &self.nested } else { &self.plain })
     }

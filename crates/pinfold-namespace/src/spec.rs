@@ -42,7 +42,7 @@ pub struct LaunchSpec {
     pub cgroup: Option<CgroupJoin>,
     /// Allow user and mount namespaces inside.
     pub nested: bool,
-    /// RLIMIT_NOFILE, soft and hard; the launcher's own limit when absent.
+    /// `RLIMIT_NOFILE`, soft and hard; the launcher's own limit when absent.
     pub open_files: Option<u64>,
     /// Size of `/dev/shm`, which is charged to the memory limit.
     pub shm_bytes: u64,
@@ -57,6 +57,17 @@ pub struct LaunchExtras {
     #[cfg(feature = "weaken")]
     #[serde(default)]
     pub weaken: Vec<Weakness>,
+}
+
+impl LaunchExtras {
+    /// Steps are reported with their times.
+    pub fn traced() -> Self {
+        Self {
+            trace: true,
+            #[cfg(feature = "weaken")]
+            weaken: Vec::new(),
+        }
+    }
 }
 
 /// A wall that can be left out. Only compiled for tests of the escape suite.
@@ -78,7 +89,7 @@ pub enum Weakness {
     Devices,
     /// The host's network.
     Network,
-    /// The host's host name, IPC objects and cgroup view.
+    /// The host's host name and cgroup view.
     SystemNames,
     /// The host's root stays in view, at `/host`.
     HostRoot,

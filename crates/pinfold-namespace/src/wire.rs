@@ -1,5 +1,5 @@
 //! Messages between server, launcher and the launching children: one JSON document and some
-//! descriptors a packet, on SOCK_SEQPACKET sockets (unix(7)).
+//! descriptors a packet, on `SOCK_SEQPACKET` sockets (unix(7)).
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -24,7 +24,7 @@ use crate::{
 
 /// Most bytes of one message: below the kernel's default send buffer of 208 KiB.
 pub(crate) const MAX_MESSAGE: usize = 128 << 10;
-/// Most descriptors of one message: the kernel's SCM_MAX_FD.
+/// Most descriptors of one message: the kernel's `SCM_MAX_FD`.
 pub(crate) const MAX_DESCRIPTORS: usize = 253;
 
 /// Server to launcher. Descriptors: the reply socket, the configuration pipe.
@@ -62,11 +62,11 @@ pub(crate) fn send(
     sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).map(|_| ())
 }
 
+/// The bytes and the descriptors of one message.
+pub(crate) type Packet<'b> = (&'b [u8], Vec<OwnedFd>);
+
 /// Receives one packet into `buffer`; `None` at the end of the stream.
-pub(crate) fn receive<'b>(
-    socket: impl AsFd,
-    buffer: &'b mut [u8],
-) -> Result<Option<(&'b [u8], Vec<OwnedFd>)>, Errno> {
+pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Option<Packet<'_>>, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;

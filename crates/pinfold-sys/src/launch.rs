@@ -143,7 +143,7 @@ pub fn reap_children_automatically() -> io::Result<()> {
 /// Default disposition for every signal and an empty mask: what a program expects at its start,
 /// whatever the processes before this one ignored or blocked.
 pub fn default_signals() -> io::Result<()> {
-    /// What the kernel takes for SIG_DFL with no flags: handler, flags, restorer, mask.
+    /// What the kernel takes for `SIG_DFL` with no flags: handler, flags, restorer, mask.
     const DEFAULT: [u64; 4] = [0; 4];
     const MASK_BYTES: usize = 8;
     for signal in 1..=64 {
@@ -206,7 +206,7 @@ pub fn exec_descriptor(program: BorrowedFd<'_>, name: &CStr) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// Makes `low..` close-on-exec (close_range(2)), so that nothing but the named descriptors
+/// Makes `low..` close-on-exec (`close_range(2)`), so that nothing but the named descriptors
 /// crosses an exec.
 pub fn close_on_exec_from(low: u32) -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;

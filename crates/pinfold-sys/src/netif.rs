@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Sets `IFF_UP` on `lo` of the calling thread's network namespace. The kernel then gives it
-/// 127.0.0.1/8 and ::1 itself.
+/// 127.0.0.1/8 and `::1` itself.
 pub fn loopback_up() -> io::Result<()> {
     // SAFETY: socket(2) with constants; the result is checked before it is owned.
     let socket = unsafe {

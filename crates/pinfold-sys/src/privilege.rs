@@ -1,9 +1,11 @@
-//! Giving privilege up: capability sets, no_new_privs' companion calls, seccomp(2).
+//! Giving privilege up: capability sets, `no_new_privs`' companion calls, seccomp(2).
 
 use std::io;
 
 /// Highest capability number asked about; the kernel says where its own list ends.
 const CAPABILITIES: u32 = 64;
+/// `_LINUX_CAPABILITY_VERSION_3`: two 32-bit halves.
+const VERSION_3: u32 = 0x2008_0522;
 
 #[repr(C)]
 struct Header {
@@ -42,7 +44,6 @@ pub fn keep_capabilities(keep: u64) -> io::Result<()> {
     if unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) } == -1 {
         return Err(io::Error::last_os_error());
     }
-    const VERSION_3: u32 = 0x2008_0522;
     let header = Header { version: VERSION_3, pid: 0 };
     let half = |bits: u64| {
         let bits = u32::try_from(bits & u64::from(u32::MAX)).expect("masked to 32 bits");
@@ -54,8 +55,8 @@ pub fn keep_capabilities(keep: u64) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Installs a seccomp filter on the calling thread (seccomp(2)). Needs no_new_privs or
-/// CAP_SYS_ADMIN in the user namespace. At most 4096 instructions.
+/// Installs a seccomp filter on the calling thread (seccomp(2)). Needs `no_new_privs` or
+/// `CAP_SYS_ADMIN` in the user namespace. At most 4096 instructions.
 pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     let length = u16::try_from(program.len())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "filter too long"))?;
@@ -68,7 +69,7 @@ pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The Landlock ABI of this kernel, 0 without Landlock (landlock_create_ruleset(2),
+/// The Landlock ABI of this kernel, 0 without Landlock (`landlock_create_ruleset(2)`,
 /// `LANDLOCK_CREATE_RULESET_VERSION`).
 pub fn landlock_abi() -> u32 {
     const VERSION: libc::c_uint = 1;

@@ -30,11 +30,9 @@ const NOT_STARTED: i32 = 125;
 
 /// Builds the walls and executes the guest. Returns an exit code only when that failed.
 pub(super) fn run(launch: &Launch<'_>, parent: &OwnedFd) -> i32 {
-    if let Err(failure) = become_guest(launch, parent) {
-        // An empty step stands for a parent that failed and has said why.
-        if let Some(failure) = failure {
-            launch.answer(&Reply::Failed(failure), &[]);
-        }
+    // An error without a failure stands for a parent that failed and has said why.
+    if let Err(Some(failure)) = become_guest(launch, parent) {
+        launch.answer(&Reply::Failed(failure), &[]);
     }
     NOT_STARTED
 }
@@ -61,12 +59,12 @@ fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Fail
     trace.mark("cloned");
     let plan = mounts::plan(spec);
     mounts::check(&plan)?;
-    let mut own = OwnNamespaces::MOUNT;
+    let mut own = OwnNamespaces::MOUNT.and(OwnNamespaces::IPC);
     if !lacks!(extras, Network) {
         own = own.and(OwnNamespaces::NET);
     }
     if !lacks!(extras, SystemNames) {
-        own = own.and(OwnNamespaces::IPC).and(OwnNamespaces::UTS).and(OwnNamespaces::CGROUP);
+        own = own.and(OwnNamespaces::UTS).and(OwnNamespaces::CGROUP);
     }
     launch::unshare(own).at(Step::Namespaces)?;
     trace.mark("namespaces");
@@ -195,7 +193,7 @@ fn stage() -> Result<(), Failure> {
 }
 
 /// Makes `r` the root. The host's tree is then stacked on it and reachable as the working
-/// directory's mount only (pivot_root(2), "pivot_root(".", ".")").
+/// directory's mount only (`pivot_root(2)`, under NOTES).
 fn enter_root() -> Result<(), Failure> {
     rustix::process::chdir("r").at(Step::PivotRoot)?;
     rustix::process::pivot_root(".", ".").at(Step::PivotRoot)

@@ -49,14 +49,9 @@ pub(super) fn etc(hostname: &str) -> Result<(), Failure> {
     }
     let hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
     for (name, text) in [("hosts", hosts), ("resolv.conf", "nameserver 127.0.0.1\n")] {
-        match rustix::fs::accessat(
-            &etc,
-            name,
-            rustix::fs::Access::EXISTS,
-            rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
-        ) {
-            Err(Errno::NOENT) => write_file(&etc, name, text.as_bytes(), OFlags::EXCL)?,
-            _ => {}
+        let found = rustix::fs::statat(&etc, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+        if matches!(found, Err(Errno::NOENT)) {
+            write_file(&etc, name, text.as_bytes(), OFlags::EXCL)?;
         }
     }
     Ok(())

@@ -144,8 +144,8 @@ fn seal(tree: &OwnedFd) -> Result<(), Errno> {
 
 /// A nested container mounts a /proc of its own, which the kernel allows only where an unmasked
 /// one is mounted (`mount_too_revealing`). So there is one, beneath another mount that nobody
-/// inside can take away: in the workspace for want of CAP_SYS_ADMIN, in a nested namespace
-/// because inherited mounts are locked (mount_namespaces(7)).
+/// inside can take away: in the workspace for want of `CAP_SYS_ADMIN`, in a nested namespace
+/// because inherited mounts are locked (`mount_namespaces(7)`).
 fn keep_one_unmasked() -> Result<(), Failure> {
     const PLACE: &str = "/dev/.proc";
     let closed = MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -164,7 +164,7 @@ fn keep_one_unmasked() -> Result<(), Failure> {
     mounts::attach(&above, CWD, PLACE).on(Step::Proc, PLACE)
 }
 
-/// user_namespaces(7): the limit counts for this namespace and all beneath it.
+/// `user_namespaces(7)`: the limit counts for this namespace and all beneath it.
 fn forbid_user_namespaces(proc: &OwnedFd) -> Result<(), Failure> {
     let file = rustix::fs::openat(
         proc,

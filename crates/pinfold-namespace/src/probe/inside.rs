@@ -50,10 +50,10 @@ fn wall(check: &str, stands: bool, detail: impl Into<String>) -> Finding {
 }
 
 /// A try that must be refused with this errno.
-fn refused<T>(check: &str, tried: Result<T, Errno>, wanted: &[Errno]) -> Finding {
+fn refused<T>(check: &str, tried: &Result<T, Errno>, wanted: &[Errno]) -> Finding {
     match tried {
         Ok(_) => wall(check, false, "it went through"),
-        Err(errno) if wanted.contains(&errno) => wall(check, true, format!("refused: {errno}")),
+        Err(errno) if wanted.contains(errno) => wall(check, true, format!("refused: {errno}")),
         Err(errno) => wall(check, false, format!("refused by accident: {errno}")),
     }
 }
@@ -95,23 +95,23 @@ fn look() -> Vec<Finding> {
         wall("seccomp", field("Seccomp:") == "2", format!("mode {}", field("Seccomp:"))),
         refused(
             "seccomp: raw sockets",
-            rustix::net::socket(AddressFamily::INET, SocketType::RAW, None),
+            &rustix::net::socket(AddressFamily::INET, SocketType::RAW, None),
             &[Errno::PERM],
         ),
         refused(
             "seccomp: vsock",
-            rustix::net::socket(AddressFamily::from_raw(40), SocketType::STREAM, None),
+            &rustix::net::socket(AddressFamily::from_raw(40), SocketType::STREAM, None),
             &[Errno::AFNOSUPPORT],
         ),
         refused(
             "mounting",
-            rustix::mount::mount("none", "/run", "tmpfs", MountFlags::empty(), None),
+            &rustix::mount::mount("none", "/run", "tmpfs", MountFlags::empty(), None),
             &[Errno::PERM],
         ),
-        refused("device nodes", node, &[Errno::PERM, Errno::ACCESS]),
+        refused("device nodes", &node, &[Errno::PERM, Errno::ACCESS]),
         refused(
             "kernel controls",
-            rustix::fs::open(
+            &rustix::fs::open(
                 "/proc/sys/kernel/core_pattern",
                 rustix::fs::OFlags::WRONLY,
                 Mode::empty(),

@@ -1,4 +1,8 @@
 //! What programs may do.
+#![cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "a table of a library's constants")
+)]
 
 use libc::*;
 
@@ -392,14 +396,14 @@ pub(super) const GROUPS: &[Group] = &[
     },
 ];
 
-/// Not named by libc: io_pgetevents(2), cachestat(2), map_shadow_stack(2).
+/// Not named by libc: `io_pgetevents(2)`, cachestat(2), `map_shadow_stack(2)`.
 #[cfg(target_arch = "x86_64")]
 const IO_PGETEVENTS: c_long = 333;
 #[cfg(target_arch = "aarch64")]
 const IO_PGETEVENTS: c_long = 292;
 const CACHESTAT: c_long = 451;
 const MAP_SHADOW_STACK: c_long = 453;
-/// futex_wake(2), futex_wait(2), futex_requeue(2): Linux 6.7, not yet named by libc.
+/// `futex_wake(2)`, `futex_wait(2)`, `futex_requeue(2)`: Linux 6.7, not yet named by libc.
 const FUTEX_WAKE_2: c_long = 454;
 const FUTEX_WAIT_2: c_long = 455;
 const FUTEX_REQUEUE_2: c_long = 456;

@@ -1,5 +1,9 @@
 //! What is refused, with the errno that programs take best. Everything not named here or in
 //! [`super::allowed`] gets ENOSYS.
+#![cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "a table of a library's constants")
+)]
 
 use libc::*;
 
@@ -120,5 +124,5 @@ pub(super) const NAMESPACES: &[Group] = &[
     },
 ];
 
-/// open_tree_attr(2): Linux 6.15, not yet named by libc.
+/// `open_tree_attr(2)`: Linux 6.15, not yet named by libc.
 const OPEN_TREE_ATTR: c_long = 467;

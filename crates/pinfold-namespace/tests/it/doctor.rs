@@ -9,9 +9,6 @@ use crate::harness::launcher_options;
 async fn every_wall_is_tried_and_stands_here() {
     let home = tempfile::tempdir().unwrap();
     let findings = probe(&launcher_options().binary, home.path()).await;
-    for found in &findings {
-        println!("{:?} {}: {} [{}]", found.verdict, found.check, found.detail, found.area);
-    }
     for check in [
         "namespaces",
         "idmapped mounts",

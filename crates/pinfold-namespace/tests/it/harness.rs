@@ -93,7 +93,8 @@ impl Ground {
             open_files: Some(4096),
             shm_bytes: 64 << 20,
         };
-        Self { directory, spec, extras: LaunchExtras { trace: true, ..LaunchExtras::default() } }
+        let extras = LaunchExtras::traced();
+        Self { directory, spec, extras }
     }
 
     pub(crate) async fn start(self, launcher: &Launcher) -> Workspace {
@@ -164,7 +165,7 @@ impl Drop for Workspace {
 /// The test guest's answer to one line.
 pub(crate) fn ask_at(socket: &Path, line: &str) -> String {
     let mut stream = UnixStream::connect(socket).expect("the guest listens");
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     stream.write_all(line.as_bytes()).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();

@@ -59,9 +59,8 @@ async fn processor_time_is_capped() {
     let started = Instant::now();
     workspace.output("timeout 1.5 sh -c 'while :; do :; done'; true");
     let (used, passed) = (group.stats().cpu_usec.unwrap() - before, started.elapsed());
-    let share = used as f64 / passed.as_micros() as f64;
-    println!("used {used} us of {passed:?}");
-    assert!(share < 0.35, "used {used} us in {passed:?}");
+    // A fifth of one processor, with room for the period's edges.
+    assert!(u128::from(used) < passed.as_micros() * 35 / 100, "used {used} us in {passed:?}");
 }
 
 #[tokio::test]

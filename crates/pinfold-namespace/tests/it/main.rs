@@ -1,4 +1,6 @@
 //! Real workspaces behind real walls, looked at from inside and outside. Needs root.
+#![expect(clippy::similar_names, reason = "a launcher launches what is launched")]
+#![expect(clippy::unwrap_used, reason = "a test's panic is its report")]
 
 mod doctor;
 mod harness;

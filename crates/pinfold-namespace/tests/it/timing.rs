@@ -12,6 +12,7 @@ fn median(values: &mut [u64]) -> u64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
+#[expect(clippy::print_stdout, reason = "figures for people")]
 /// Launches one disk again and again, killing the guest in between.
 async fn series(name: &str, limits: Option<ResourceLimits>) {
     const LAUNCHES: usize = 60;

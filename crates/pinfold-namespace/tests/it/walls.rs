@@ -21,7 +21,7 @@ async fn every_namespace_is_its_own() {
         assert!(inside.starts_with(name), "{inside}");
         assert_ne!(inside, outside.to_str().unwrap(), "{name}");
     }
-    assert_eq!(workspace.output("cat /proc/1/comm").is_empty(), false);
+    assert!(!workspace.output("cat /proc/1/comm").is_empty());
     assert_eq!(workspace.output("hostname"), "walled");
     let map = workspace.output("cat /proc/self/uid_map /proc/self/gid_map");
     let base = workspace.spec.ids.base.to_string();
@@ -209,16 +209,17 @@ async fn refused_calls_have_the_errno_of_the_table() {
     ];
     let calls: String = table
         .iter()
-        .map(|(name, number, arguments, _)| format!("t({name:?},{number},{arguments})\n"))
-        .collect();
+        .map(|(name, number, arguments, _)| format!("t({name:?},{number},{arguments})"))
+        .collect::<Vec<_>>()
+        .join("\n");
     let said = workspace.python(&format!(
         "import ctypes\nlibc=ctypes.CDLL(None,use_errno=True)\n\
          def t(name,nr,*a):\n  ctypes.set_errno(0)\n  r=libc.syscall(ctypes.c_long(nr),*[ctypes.c_long(x) for x in a])\n  \
          print(name+':',ctypes.get_errno() if r==-1 else 'went through')\n{calls}"
     ));
-    let wanted: String =
-        table.iter().map(|(name, _, _, errno)| format!("{name}: {errno}\n")).collect();
-    assert_eq!(said, wanted.trim_end());
+    let wanted: Vec<String> =
+        table.iter().map(|(name, _, _, errno)| format!("{name}: {errno}")).collect();
+    assert_eq!(said.lines().collect::<Vec<_>>(), wanted);
 }
 
 #[tokio::test]
