@@ -111,7 +111,8 @@ const BANS: &[Ban] = &[
     Ban {
         words: &["thread::sleep", "time::sleep"],
         within: Where::Code,
-        homes: &["crates/", "bench/", "testkit/", "xtask/", "fuzz/"],
+        // The kill-test draws the instant of each kill.
+        homes: &["crates/", "bench/", "testkit/", "xtask/", "fuzz/", "tests/kill/"],
         why: "a whole-system test awaits an event: testkit::until",
     },
 ];
