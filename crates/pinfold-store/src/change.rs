@@ -1,8 +1,10 @@
 //! One change of the state, and the statement that makes it.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use pinfold_types::{SnapshotId, WorkspaceId, snapshot::SnapshotKind};
-use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
+use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
 use crate::{Event, SnapshotRow, StoreError, WorkspaceRow, error::is_constraint};
 
@@ -99,12 +101,7 @@ impl Change {
             }
             Self::UpdateSnapshot(row) => bind_snapshot(UPDATE_SNAPSHOT, row)?,
             Self::DeleteSnapshot(id) => sqlx::query(DELETE_SNAPSHOT).bind(id.to_string()),
-            Self::AppendEvent(event) => sqlx::query(APPEND_EVENT)
-                .bind(event.at.as_millisecond())
-                .bind(event.kind.clone())
-                .bind(event.object.clone())
-                .bind(event.principal.clone())
-                .bind(event.detail.to_string()),
+            Self::AppendEvent(event) => bind_event(sqlx::query(APPEND_EVENT), event),
             Self::SetMeta { key, value } => sqlx::query(SET_META).bind(*key).bind(value.clone()),
         };
         let done = query.execute(conn).await.map_err(|err| self.explain(err))?;
@@ -146,6 +143,43 @@ impl Change {
             _ => StoreError::Sql { step: self.step(), source },
         }
     }
+}
+
+/// Events of one statement of [`append_events`].
+pub(crate) const EVENTS_AT_ONCE: usize = 16;
+
+static APPEND_EVENTS: LazyLock<String> = LazyLock::new(|| {
+    let rows: Vec<String> = (0..EVENTS_AT_ONCE)
+        .map(|row| {
+            let first = row * 5 + 1;
+            let places: Vec<String> = (first..first + 5).map(|place| format!("${place}")).collect();
+            format!("({})", places.join(", "))
+        })
+        .collect();
+    format!("INSERT INTO events (at, kind, object, principal, detail) VALUES {}", rows.join(", "))
+});
+
+/// Appends one event, or exactly [`EVENTS_AT_ONCE`], by one statement.
+pub(crate) async fn append_events(
+    conn: &mut SqliteConnection,
+    events: &[&Event],
+) -> Result<(), StoreError> {
+    let statement =
+        if events.len() == EVENTS_AT_ONCE { APPEND_EVENTS.as_str() } else { APPEND_EVENT };
+    // The text is made of numbers alone.
+    let query = sqlx::query(AssertSqlSafe(statement));
+    let query = events.iter().fold(query, |query, event| bind_event(query, event));
+    let done = query.execute(conn).await;
+    done.map(|_| ()).map_err(|source| StoreError::Sql { step: "record events", source })
+}
+
+fn bind_event<'q>(query: Bound<'q>, event: &Event) -> Bound<'q> {
+    query
+        .bind(event.at.as_millisecond())
+        .bind(event.kind.clone())
+        .bind(event.object.clone())
+        .bind(event.principal.clone())
+        .bind(event.detail.to_string())
 }
 
 type Bound<'q> = Query<'q, Sqlite, SqliteArguments>;

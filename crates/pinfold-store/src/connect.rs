@@ -75,6 +75,7 @@ pub(crate) async fn open(path: &Path) -> Result<Opened, StoreError> {
     if found == Found::Nothing {
         create(path).await?;
     }
+    file::lengthen_log(path)?;
     let connect = || async { options(path).connect().await.map_err(|err| at_open(path, err)) };
     let mut writer = connect().await?;
     if found != Found::Nothing {

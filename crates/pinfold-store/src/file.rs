@@ -151,3 +151,29 @@ pub(crate) fn finish_new(draft: &Path, path: &Path) -> Result<(), StoreError> {
     let directory = directory.unwrap_or(Path::new("."));
     fs::File::open(directory).and_then(|dir| dir.sync_all()).map_err(file_error("sync", directory))
 }
+
+/// Length that the log is given before SQLite opens it.
+pub(crate) const LOG_BYTES: u64 = 4 << 20;
+
+/// Gives the log its working length, so that commits overwrite instead of growing it. Zeros after
+/// the last frame are no frame, because their salt is wrong
+/// (<https://www.sqlite.org/fileformat2.html#the_write_ahead_log>).
+pub(crate) fn lengthen_log(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::FileExt;
+    let log = beside(path, "-wal");
+    let failed = |err| file_error("lengthen", &log)(err);
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&log)
+        .map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    if let Some(missing) = LOG_BYTES.checked_sub(length).filter(|missing| *missing > 0) {
+        let zeros = vec![0; usize::try_from(missing).expect("at most four mebibytes")];
+        file.write_all_at(&zeros, length).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+    }
+    Ok(())
+}

@@ -92,7 +92,7 @@ impl Store {
     }
 
     /// Queues changes in order with all others, and returns before they are on the disk: they
-    /// ride with the next commit, at most some 20 ms later, and a crash in between forgets them.
+    /// ride with the next commit, at most some 50 ms later, and a crash in between forgets them.
     /// For what recovery can find out again.
     ///
     /// Reads do not see them until then. A failure, a full queue included, is logged.

@@ -13,12 +13,15 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 
+mod group;
+
+use self::group::{answer, commit, commit_events};
 use crate::{Change, StoreError};
 
 /// Jobs that may wait; more wait for room, or are refused when nobody waits for them.
@@ -26,11 +29,11 @@ pub(crate) const MAX_QUEUE: usize = 4096;
 /// Most jobs of one transaction.
 const MAX_GROUP: usize = 256;
 /// Longest time that a relaxed job waits for company.
-const RELAXED_DELAY: Duration = Duration::from_millis(20);
-/// Changes after which a checkpoint is asked for. One change writes about four pages.
-const CHECKPOINT_EVERY: usize = 256;
-/// Frames in the log (of 4 KiB and a header) from which the writer helps the checkpoint along.
-const LONG_LOG_FRAMES: i64 = 4096;
+const RELAXED_DELAY: Duration = Duration::from_millis(50);
+/// Changes after which a checkpoint is asked for. One change writes three or four frames of
+/// 4 KiB, so the log is begun anew before it is longer than [`crate::file::LOG_BYTES`], and a
+/// commit overwrites what is there: `fdatasync` then takes half as long as for a file that grows.
+const CHECKPOINT_EVERY: usize = 160;
 /// Events kept; older ones are dropped. The audit log proper is another room's.
 const MAX_EVENTS: i64 = 100_000;
 /// Appended events after which old ones are looked for.
@@ -50,7 +53,8 @@ pub(crate) struct Job {
 pub(crate) struct Checkpoints {
     wanted: Notify,
     closing: AtomicBool,
-    log_is_long: AtomicBool,
+    /// The background pass has moved all but the frames written meanwhile.
+    nearly_done: AtomicBool,
 }
 
 /// Runs until the queue is closed or a job says so; then closes the connection, which moves the
@@ -62,29 +66,47 @@ pub(crate) async fn run(
     checkpointer: tokio::task::JoinHandle<()>,
 ) {
     let mut group = Vec::with_capacity(MAX_GROUP);
-    let mut since_checkpoint = 0;
-    let mut since_trim = 0;
+    let mut held = Held::default();
+    let mut counts = Counts::default();
     let mut closers = Vec::new();
-    while closers.is_empty() && queue.recv_many(&mut group, MAX_GROUP).await > 0 {
-        wait_for_company(&mut group, &mut queue).await;
+    while closers.is_empty() {
+        let received = match held.deadline {
+            None => Ok(queue.recv_many(&mut group, MAX_GROUP).await),
+            Some(deadline) => timeout_at(deadline, queue.recv_many(&mut group, MAX_GROUP)).await,
+        };
         for job in group.iter_mut().filter(|job| job.close) {
             closers.extend(job.reply.take());
         }
-        since_checkpoint += group.iter().map(|job| job.changes.len()).sum::<usize>();
-        since_trim += events_in(&group);
-        commit(&mut conn, &mut group).await;
-        if since_trim >= TRIM_EVERY {
-            since_trim = 0;
+        let closed = received == Ok(0);
+        // Nothing is held back for a timer that has rung, for a close, or for a flush.
+        let all = received.is_err()
+            || group.iter().any(|job| job.changes.is_empty())
+            || held.jobs() >= MAX_GROUP
+            || closed;
+        held.sort(&mut group, all);
+        if !group.is_empty() {
+            counts.note(&group);
+            commit(&mut conn, &mut group).await;
+        }
+        if all && !held.events.is_empty() {
+            counts.note(&held.events);
+            commit_events(&mut conn, &mut held.events).await;
+        }
+        if counts.since_trim >= TRIM_EVERY {
+            counts.since_trim = 0;
             trim_events(&mut conn).await;
         }
-        if since_checkpoint >= CHECKPOINT_EVERY {
-            since_checkpoint = 0;
+        if counts.since_checkpoint >= CHECKPOINT_EVERY {
+            counts.since_checkpoint = 0;
             checkpoints.wanted.notify_one();
         }
-        if checkpoints.log_is_long.swap(false, Ordering::Relaxed) {
-            // What is left after the background pass is little; without a moment in which all of
-            // the log is moved, steady traffic would let it grow for ever.
+        if checkpoints.nearly_done.swap(false, Ordering::Relaxed) {
+            // The log begins anew only at a moment when all of it is moved. Under steady traffic
+            // the background pass never meets one, so the writer moves the last few frames.
             checkpoint(&mut conn).await;
+        }
+        if closed {
+            break;
         }
     }
     queue.close();
@@ -111,141 +133,72 @@ pub(crate) async fn run_checkpoints(mut conn: SqliteConnection, checkpoints: Arc
             let _ = conn.close().await;
             return;
         }
-        if checkpoint(&mut conn)
-            .await
-            .is_some_and(|(log, moved)| log >= LONG_LOG_FRAMES && moved < log)
-        {
-            checkpoints.log_is_long.store(true, Ordering::Relaxed);
-        }
+        checkpoint(&mut conn).await;
+        checkpoints.nearly_done.store(true, Ordering::Relaxed);
     }
 }
 
-/// Frames in the log, and how many of them are in the main file now.
-async fn checkpoint(conn: &mut SqliteConnection) -> Option<(i64, i64)> {
-    let row = match sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(conn).await {
-        Ok(row) => row,
-        Err(err) => {
-            tracing::warn!(error = %err, "a checkpoint of the state database failed");
-            return None;
-        }
-    };
-    Some((row.try_get(1).ok()?, row.try_get(2).ok()?))
-}
-
-async fn wait_for_company(group: &mut Vec<Job>, queue: &mut mpsc::Receiver<Job>) {
-    let deadline = Instant::now() + RELAXED_DELAY;
-    while group.len() < MAX_GROUP && group.iter().all(|job| job.reply.is_none()) {
-        let room = MAX_GROUP - group.len();
-        match timeout_at(deadline, queue.recv_many(group, room)).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
+/// Moves what no reader still needs, without waiting for anybody. What it cannot move now, the
+/// next one will.
+async fn checkpoint(conn: &mut SqliteConnection) {
+    if let Err(err) = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(conn).await {
+        tracing::warn!(error = %err, "a checkpoint of the state database failed");
     }
 }
 
-fn events_in(group: &[Job]) -> usize {
-    let changes = group.iter().flat_map(|job| &job.changes);
-    changes.filter(|change| matches!(change, Change::AppendEvent(_))).count()
+/// Jobs that nobody waits for, until somebody's job or the timer takes them along.
+#[derive(Default)]
+struct Held {
+    /// Changes of rows. They keep their place before later changes of rows.
+    rows: Vec<Job>,
+    /// Events, whose order among rows means nothing. They ride alone, many to a statement, so
+    /// that nobody's own change waits for them.
+    events: Vec<Job>,
+    deadline: Option<Instant>,
 }
 
-fn answer(job: Job, result: pinfold_types::Result<()>) {
-    match job.reply {
-        // A caller that went away does not undo what it asked for.
-        Some(reply) => drop(reply.send(result)),
-        None => {
-            if let Err(err) = result {
-                tracing::error!(error = %err, context = err.internal, "a state change was lost");
+impl Held {
+    fn jobs(&self) -> usize {
+        self.rows.len() + self.events.len()
+    }
+
+    /// Leaves in `group` what is to be committed now, in order; holds the rest.
+    fn sort(&mut self, group: &mut Vec<Job>, all: bool) {
+        let now = all || group.iter().any(|job| job.reply.is_some());
+        for job in group.drain(..) {
+            let event = |change: &Change| matches!(change, Change::AppendEvent(_));
+            let lazy = job.reply.is_none() && job.changes.iter().all(event);
+            if lazy && !job.changes.is_empty() {
+                self.events.push(job);
+            } else {
+                self.rows.push(job);
             }
         }
-    }
-}
-
-/// Commits the group and answers its jobs. Jobs that break a rule fail alone; when the
-/// transaction itself fails, all of them fail and nothing of the group is there.
-async fn commit(conn: &mut SqliteConnection, group: &mut Vec<Job>) {
-    // One statement is its own transaction: begin and commit would only add hops to the
-    // connection's thread and back.
-    if let [job] = group.as_slice()
-        && let [change] = job.changes.as_slice()
-    {
-        let result = change.run(conn).await;
-        let job = group.pop().expect("the group has one job");
-        return answer(job, result.map_err(Into::into));
-    }
-    if group.iter().all(|job| job.changes.is_empty()) {
-        return group.drain(..).for_each(|job| answer(job, Ok(())));
-    }
-    let mut results = Vec::with_capacity(group.len());
-    let outcome = transaction(conn, group, &mut results).await;
-    match outcome {
-        Ok(()) => {
-            for (job, result) in group.drain(..).zip(results) {
-                answer(job, result.map_err(Into::into));
-            }
+        if now {
+            group.append(&mut self.rows);
         }
-        Err(err) => {
-            // SQLite may have rolled back by itself, in which case this is an error to ignore.
-            let _ = sqlx::raw_sql("ROLLBACK").execute(conn).await;
-            let err = pinfold_types::Error::from(err);
-            for job in group.drain(..) {
-                answer(job, Err(err.clone()));
-            }
-        }
-    }
-}
-
-fn sql(step: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
-    move |source| StoreError::Sql { step, source }
-}
-
-async fn statement(
-    conn: &mut SqliteConnection,
-    text: &'static str,
-    step: &'static str,
-) -> Result<(), StoreError> {
-    sqlx::query(text).execute(conn).await.map(|_| ()).map_err(sql(step))
-}
-
-async fn transaction(
-    conn: &mut SqliteConnection,
-    group: &[Job],
-    results: &mut Vec<Result<(), StoreError>>,
-) -> Result<(), StoreError> {
-    statement(conn, "BEGIN IMMEDIATE", "begin").await?;
-    for job in group {
-        let result = match job.changes.as_slice() {
-            [] => Ok(()),
-            // A statement that fails undoes itself.
-            [change] => change.run(conn).await,
-            changes => together(conn, changes).await?,
+        self.deadline = match self.deadline {
+            _ if all || self.jobs() == 0 => None,
+            None => Some(Instant::now() + RELAXED_DELAY),
+            set => set,
         };
-        match result {
-            Err(err @ StoreError::Sql { .. }) => return Err(err),
-            result => results.push(result),
-        }
     }
-    statement(conn, "COMMIT", "commit").await
 }
 
-/// The inner result is that of the job, the outer one that of the whole transaction.
-async fn together(
-    conn: &mut SqliteConnection,
-    changes: &[Change],
-) -> Result<Result<(), StoreError>, StoreError> {
-    statement(conn, "SAVEPOINT job", "begin a step").await?;
-    for change in changes {
-        match change.run(conn).await {
-            Ok(()) => {}
-            Err(err @ StoreError::Sql { .. }) => return Err(err),
-            Err(err) => {
-                statement(conn, "ROLLBACK TO job", "undo a step").await?;
-                statement(conn, "RELEASE job", "end a step").await?;
-                return Ok(Err(err));
-            }
+/// What calls for tidying.
+#[derive(Default)]
+struct Counts {
+    since_checkpoint: usize,
+    since_trim: usize,
+}
+
+impl Counts {
+    fn note(&mut self, jobs: &[Job]) {
+        for change in jobs.iter().flat_map(|job| &job.changes) {
+            self.since_checkpoint += 1;
+            self.since_trim += usize::from(matches!(change, Change::AppendEvent(_)));
         }
     }
-    statement(conn, "RELEASE job", "end a step").await?;
-    Ok(Ok(()))
 }
 
 async fn trim_events(conn: &mut SqliteConnection) {

@@ -77,3 +77,27 @@ async fn the_log_is_checkpointed_and_stays_bounded_under_load() {
     store.close().await;
     assert!(!home.db().with_file_name("state.db-wal").exists(), "closed in order");
 }
+
+#[tokio::test]
+async fn events_that_nobody_waits_for_are_all_kept_in_order() {
+    let home = Home::new();
+    let store = home.store().await;
+    // Whole statements of many events, and a rest.
+    for place in 0..(16 * 7 + 5) {
+        store.append_event_relaxed(event("kind", &place.to_string()));
+    }
+    store.flush().await.expect("flushed");
+    store.append_event_relaxed(event("kind", "alone"));
+    // By itself, without a flush.
+    let kept = loop {
+        let kept = store.events(None, 0, 1000).await.expect("read");
+        if kept.len() > 16 * 7 + 5 {
+            break kept;
+        }
+        tokio::task::yield_now().await;
+    };
+    for (place, row) in kept.iter().take(16 * 7 + 5).enumerate() {
+        assert_eq!(row.event, event("kind", &place.to_string()));
+    }
+    assert_eq!(kept.last().expect("many").event.object, "alone");
+}
