@@ -21,6 +21,10 @@ use crate::{
 /// Most entries of one directory of a pool that are looked at.
 const MAX_ENTRIES: usize = 1 << 20;
 
+/// Directories below `partial`. The kernel locks the directory that a snapshot is made in until the
+/// snapshot is on the disk; made side by side in several, they share one commit.
+const LANES: u8 = 16;
+
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
@@ -60,6 +64,7 @@ pub(crate) struct Layout {
     pub(crate) path: PathBuf,
     pub(crate) root: OwnedFd,
     shelves: [OwnedFd; 5],
+    lanes: Vec<OwnedFd>,
     attempts: AtomicU64,
 }
 
@@ -68,6 +73,8 @@ pub(crate) struct Layout {
 pub(crate) struct Place<'a> {
     pub(crate) layout: &'a Layout,
     pub(crate) shelf: Shelf,
+    /// Which directory of [`Shelf::Partial`].
+    lane: u8,
     pub(crate) name: String,
 }
 
@@ -75,15 +82,15 @@ impl Layout {
     /// Opens the directories below `path`, making those that are missing.
     pub(crate) fn open(path: &Path) -> Result<Self, DiskError> {
         let root = rustix::fs::open(path, DIRECTORY, Mode::empty()).at("open", path.display())?;
-        let open = |shelf: Shelf| -> Result<OwnedFd, DiskError> {
-            let name = shelf.name();
-            match rustix::fs::mkdirat(&root, name, Mode::RWXU) {
+        let open_in = |parent: &OwnedFd, name: &str| -> Result<OwnedFd, DiskError> {
+            match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(error).at("make", path.join(name).display()),
             }
-            rustix::fs::openat(&root, name, DIRECTORY, Mode::empty())
+            rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())
                 .at("open", path.join(name).display())
         };
+        let open = |shelf: Shelf| open_in(&root, shelf.name());
         let shelves = [
             open(Shelf::Disks)?,
             open(Shelf::Snapshots)?,
@@ -91,53 +98,74 @@ impl Layout {
             open(Shelf::Partial)?,
             open(Shelf::Trash)?,
         ];
-        Ok(Self { path: path.to_owned(), root, shelves, attempts: AtomicU64::new(0) })
+        let partial = &shelves[Shelf::Partial as usize];
+        let lanes =
+            (0..LANES).map(|lane| open_in(partial, &lane.to_string())).collect::<Result<_, _>>()?;
+        Ok(Self { path: path.to_owned(), root, shelves, lanes, attempts: AtomicU64::new(0) })
     }
 
+    /// A name on any shelf but [`Shelf::Partial`].
     pub(crate) fn at(&self, on: Shelf, name: impl Into<String>) -> Place<'_> {
-        Place { layout: self, shelf: on, name: name.into() }
+        Place { layout: self, shelf: on, lane: 0, name: name.into() }
     }
 
     /// A place on a shelf for something that has or will have `id`, used by no other attempt.
     pub(crate) fn attempt(&self, on: Shelf, id: &str) -> Place<'_> {
         let number = self.attempts.fetch_add(1, Ordering::Relaxed);
-        self.at(on, format!("{id}{ATTEMPT}{}.{number}", std::process::id()))
+        let lane = u8::try_from(number % u64::from(LANES)).expect("below the number of lanes");
+        let name = format!("{id}{ATTEMPT}{}.{number}", std::process::id());
+        Place { layout: self, shelf: on, lane, name }
     }
 
-    pub(crate) fn shelf(&self, which: Shelf) -> BorrowedFd<'_> {
-        self.shelves[which as usize].as_fd()
-    }
-
-    /// The names on a shelf that are directories.
-    pub(crate) fn names(&self, on: Shelf) -> Result<Vec<String>, DiskError> {
-        // A descriptor of its own: the position in a directory belongs to the open file.
-        let directory = rustix::fs::openat(self.shelf(on), ".", DIRECTORY, Mode::empty())
-            .at("open", on.name())?;
-        let mut buffer = Vec::with_capacity(32 << 10);
-        let mut entries = RawDir::new(&directory, buffer.spare_capacity_mut());
-        let mut names = Vec::new();
-        while let Some(entry) = entries.next() {
-            let entry = entry.at("list", on.name())?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.file_type() == FileType::Directory && name != "." && name != ".." {
-                names.push(name);
-            }
-            if names.len() >= MAX_ENTRIES {
-                break;
+    /// What is on a shelf, directories only, in order.
+    pub(crate) fn places(&self, on: Shelf) -> Result<Vec<Place<'_>>, DiskError> {
+        let mut places = Vec::new();
+        for lane in 0..if on == Shelf::Partial { LANES } else { 1 } {
+            let mut place = Place { layout: self, shelf: on, lane, name: String::new() };
+            for name in names(place.directory(), on)? {
+                place.name = name;
+                places.push(place.clone());
             }
         }
-        names.sort_unstable();
-        Ok(names)
+        Ok(places)
     }
+}
+
+fn names(of: BorrowedFd<'_>, on: Shelf) -> Result<Vec<String>, DiskError> {
+    // A descriptor of its own: the position in a directory belongs to the open file.
+    let directory = rustix::fs::openat(of, ".", DIRECTORY, Mode::empty()).at("open", on.name())?;
+    let mut buffer = Vec::with_capacity(32 << 10);
+    let mut entries = RawDir::new(&directory, buffer.spare_capacity_mut());
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry.at("list", on.name())?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type() == FileType::Directory && name != "." && name != ".." {
+            names.push(name);
+        }
+        if names.len() >= MAX_ENTRIES {
+            break;
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 impl Place<'_> {
     pub(crate) fn path(&self) -> PathBuf {
-        self.layout.path.join(self.shelf.name()).join(&self.name)
+        let mut path = self.layout.path.join(self.shelf.name());
+        if self.shelf == Shelf::Partial {
+            path.push(self.lane.to_string());
+        }
+        path.push(&self.name);
+        path
     }
 
     pub(crate) fn directory(&self) -> BorrowedFd<'_> {
-        self.layout.shelf(self.shelf)
+        match self.shelf {
+            Shelf::Partial => self.layout.lanes[usize::from(self.lane)].as_fd(),
+            _ => self.layout.shelves[self.shelf as usize].as_fd(),
+        }
     }
 
     pub(crate) fn exists(&self) -> bool {

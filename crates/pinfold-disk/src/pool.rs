@@ -129,9 +129,12 @@ impl Pool {
         for shelf in [Shelf::Disks, Shelf::Snapshots] {
             self.discard(&self.inner.layout.at(shelf, id), id)?;
         }
-        for name in self.inner.layout.names(Shelf::Partial)? {
-            if reclaim::meant(&name) == id {
-                self.discard(&self.inner.layout.at(Shelf::Partial, name), id)?;
+        if !self.inner.has_leftovers() {
+            return Ok(());
+        }
+        for place in self.inner.layout.places(Shelf::Partial)? {
+            if reclaim::meant(&place.name) == id {
+                self.discard(&place, id)?;
             }
         }
         Ok(())

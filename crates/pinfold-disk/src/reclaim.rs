@@ -28,9 +28,9 @@ pub(crate) fn list(layout: &Layout) -> Result<Vec<DiskEntry>, DiskError> {
         };
         entries.extend(
             layout
-                .names(shelf)?
+                .places(shelf)?
                 .into_iter()
-                .map(|name| DiskEntry { id: meant(&name).to_owned(), kind }),
+                .map(|place| DiskEntry { id: meant(&place.name).to_owned(), kind }),
         );
     }
     Ok(entries)
@@ -53,11 +53,11 @@ pub(crate) fn reclaim(
         });
     };
     for (shelf, what) in [(Shelf::Disks, "disk"), (Shelf::Snapshots, "snapshot")] {
-        for name in layout.names(shelf)? {
-            if keep.contains(&name) {
+        for mut gone in layout.places(shelf)? {
+            if keep.contains(&gone.name) {
                 continue;
             }
-            let mut gone = layout.at(shelf, &name);
+            let name = gone.name.clone();
             if !inner.backend.destroys_atomically() {
                 // Through the trash: if this is cut short too, the rest is plainly rubbish.
                 let trash = layout.attempt(Shelf::Trash, &name);
@@ -72,11 +72,12 @@ pub(crate) fn reclaim(
         (Shelf::Partial, "undone", "it was half made"),
         (Shelf::Trash, "finished", "its removal had begun"),
     ] {
-        for name in layout.names(shelf)? {
-            inner.backend.destroy(&layout.at(shelf, &name))?;
-            say(meant(&name), action, reason);
+        for place in layout.places(shelf)? {
+            inner.backend.destroy(&place)?;
+            say(meant(&place.name), action, reason);
         }
     }
+    inner.set_leftovers(false);
     let counters = inner.backend.sweep()?;
     if counters > 0 {
         say("quota groups", "reclaimed", &format!("{counters} belonged to disks that are gone"));

@@ -1,5 +1,6 @@
 //! The part of a pool that its background thread shares.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::{
@@ -20,6 +21,8 @@ pub(crate) struct Inner {
     min_free_bytes: u64,
     warm: Mutex<Warm>,
     making: RwLock<()>,
+    /// Something half made may lie about: found at the start, or it could not be cleaned up.
+    leftovers: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -50,9 +53,19 @@ impl Inner {
             min_free_bytes,
             warm: Mutex::default(),
             making: RwLock::default(),
+            leftovers: AtomicBool::new(false),
         };
         inner.adopt_warm()?;
+        inner.set_leftovers(!inner.layout.places(Shelf::Partial)?.is_empty());
         Ok(inner)
+    }
+
+    pub(super) fn has_leftovers(&self) -> bool {
+        self.leftovers.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_leftovers(&self, some: bool) {
+        self.leftovers.store(some, Ordering::Relaxed);
     }
 
     /// From now on this many disks of this kind are to be kept ready.
@@ -193,6 +206,7 @@ impl Inner {
             if fresh.exists()
                 && let Err(error) = self.backend.destroy(fresh)
             {
+                self.set_leftovers(true);
                 tracing::warn!(%error, name = fresh.name, "left for the next start to reclaim");
             }
         })
@@ -279,13 +293,12 @@ impl Inner {
 
     /// Takes over the warm disks of an earlier process.
     fn adopt_warm(&self) -> Result<(), DiskError> {
-        for name in self.layout.names(Shelf::Warm)? {
-            let place = self.layout.at(Shelf::Warm, &name);
+        for place in self.layout.places(Shelf::Warm)? {
             let limits = self.backend.limits(&place)?;
             let slots = (0..MAX_SLOTS)
                 .take_while(|slot| place.path().join(format!("work/{slot}")).is_dir())
                 .count();
-            self.warm().ready.push(WarmDisk { name, limits, slots });
+            self.warm().ready.push(WarmDisk { name: place.name, limits, slots });
         }
         Ok(())
     }

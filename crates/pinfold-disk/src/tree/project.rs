@@ -104,10 +104,7 @@ pub(super) fn usage(directory: BorrowedFd<'_>, path: &Path) -> Result<ProjectQuo
 fn highest(layout: &Layout) -> u32 {
     Shelf::ALL
         .into_iter()
-        .flat_map(|shelf| {
-            let names = layout.names(shelf).unwrap_or_default();
-            names.into_iter().map(move |name| layout.at(shelf, name))
-        })
+        .flat_map(|shelf| layout.places(shelf).unwrap_or_default())
         .filter_map(|place| quota::project(place.open().ok()?.as_fd()).ok())
         .max()
         .unwrap_or(0)

@@ -22,12 +22,12 @@ fn half_states(ground: Ground) {
     drop(pool);
     let at = |path: &str| home.pool_path().join(path);
     // Killed while making, while removing, and between a restore's exchange and its clean-up.
-    std::fs::rename(at("disks/ws_half"), at("partial/ws_half~77.0")).expect("rename");
+    std::fs::rename(at("disks/ws_half"), at("partial/0/ws_half~77.0")).expect("rename");
     std::fs::rename(at("disks/ws_going"), at("trash/ws_going~77.1")).expect("rename");
-    std::fs::rename(at("disks/ws_swapped"), at("partial/ws_kept~77.2")).expect("rename");
+    std::fs::rename(at("disks/ws_swapped"), at("partial/15/ws_kept~77.2")).expect("rename");
     // And something that no code of ours makes.
-    std::fs::create_dir_all(at("partial/stray/deeper")).expect("mkdir");
-    std::fs::write(at("partial/stray/deeper/file"), "x").expect("write");
+    std::fs::create_dir_all(at("partial/3/stray/deeper")).expect("mkdir");
+    std::fs::write(at("partial/3/stray/deeper/file"), "x").expect("write");
     std::fs::write(at("disks/not-a-directory"), "x").expect("write");
 
     let pool = home.open();
