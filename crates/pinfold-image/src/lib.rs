@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod context;
 mod debian;
 mod error;
 mod export;
@@ -31,6 +32,7 @@ mod stream;
 mod unpack;
 mod userns;
 
+pub use context::unpack_context;
 pub use error::ImageError;
 pub use import::ImportSource;
 pub use store::{ImageStore, Pruned};

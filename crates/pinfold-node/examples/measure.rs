@@ -26,7 +26,8 @@ fn program(name: &str) -> PathBuf {
 
 fn row(what: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
-    let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)].as_secs_f64() * 1e3;
+    let at =
+        |part: usize| times[(times.len() * part / 100).min(times.len() - 1)].as_secs_f64() * 1e3;
     println!("{what:<46} n={:<4} median {:8.3} ms  p99 {:8.3} ms", times.len(), at(50), at(99));
 }
 
@@ -113,11 +114,7 @@ async fn measure(node: &LocalNode) -> Result<()> {
     row("fork running, exec true in the child", forks);
 
     let begun = Instant::now();
-    let many = ForkWorkspace {
-        count: 100,
-        name: Some("many".parse()?),
-        ..Default::default()
-    };
+    let many = ForkWorkspace { count: 100, name: Some("many".parse()?), ..Default::default() };
     let outcomes = node.fork("first", many).await?;
     println!("100 forks {:?}", begun.elapsed());
     assert!(outcomes.iter().all(|outcome| matches!(outcome, ForkOutcome::Workspace(_))));

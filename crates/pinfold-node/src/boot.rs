@@ -95,7 +95,7 @@ impl Inner {
             (Mode::Root, None) => Err(Error::internal("a workspace without a uid range")),
             (Mode::User, _) => self
                 .user_ids
-                .get_or_try_init(|| async { crate::subids::of_this_user() })
+                .get_or_try_init(|| async { pinfold_namespace::sub_ids() })
                 .await
                 .copied(),
         }

@@ -1,9 +1,11 @@
 //! What this machine can do, tried out.
 
+use std::sync::Arc;
+
 use pinfold_types::{
     Result,
     api::{DoctorReport, Finding, Verdict},
-    limits::LimitKind,
+    limits::{LimitKind, ResourceLimits},
 };
 
 use crate::{LocalNode, limits, node::blocking};
@@ -11,14 +13,10 @@ use crate::{LocalNode, limits, node::blocking};
 impl LocalNode {
     /// Tries everything that workspaces need here, and says what is missing and the mend.
     pub async fn doctor(&self) -> Result<DoctorReport> {
-        let inner = std::sync::Arc::clone(self.inner());
+        let inner = Arc::clone(self.inner());
+        let mut findings =
+            pinfold_namespace::probe(&inner.launcher_binary, inner.home.root()).await;
         blocking(move || {
-            let mut findings = Vec::new();
-            findings.extend(pinfold_disk::Pool::findings(
-                &inner.config.pool,
-                inner.home.root(),
-                inner.mode,
-            ));
             findings.extend(inner.pool.measure());
             findings.push(debian_finding());
             let enforceable = |kind: LimitKind| inner.enforceable(kind);
@@ -30,11 +28,18 @@ impl LocalNode {
                 mend: None,
             }));
             findings.push(launcher_finding(inner.launcher.pid()));
-            let defaults = &inner.config.workspaces.defaults;
+            let workspaces = &inner.config.workspaces;
+            // What a workspace gets that asks for nothing; where it would be refused, the
+            // machine's table.
+            let usual = ResourceLimits::default();
+            let profile = limits::for_create(&usual, workspaces, false, &enforceable);
             Ok(DoctorReport {
                 mode: inner.mode.as_str().into(),
                 findings,
-                limits: limits::statuses(defaults, &enforceable),
+                limits: profile.map_or_else(
+                    |_| limits::table(&enforceable),
+                    |limits| limits::statuses(&limits, &enforceable),
+                ),
             })
         })
         .await

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use pinfold_types::{ErrorCode, ImageId, Result, image::ImageInfo};
 
 pub(crate) use holds::{ImageHold, ImageHolds};
+pub(crate) use work::{Upload, stream_of};
 
 use crate::{
     LocalNode,

@@ -40,6 +40,7 @@
 
 mod activity;
 mod boot;
+mod build;
 mod doctor;
 mod exec;
 mod files;
@@ -62,7 +63,6 @@ mod recover;
 mod registry;
 mod slots;
 mod snapshots;
-mod subids;
 mod watch;
 mod workspace;
 

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use pinfold_disk::DiskLimits;
 use pinfold_store::{WorkspaceRow, WorkspaceSpec};
 use pinfold_types::{
-    Error, ErrorCode, Result, WorkspaceEvent, WorkspaceId, WorkspaceState,
+    Error, ErrorCode, ImageId, ImageName, Result, WorkspaceEvent, WorkspaceId, WorkspaceState,
     exec::ExecSpec,
     limits::ResourceLimits,
     workspace::{CreateWorkspace, Lineage, WorkspaceInfo},
@@ -66,6 +66,20 @@ impl Inner {
         ephemeral: bool,
     ) -> Result<Plan> {
         request.check()?;
+        let image_name =
+            request.image.clone().unwrap_or_else(|| self.config.workspaces.default_image.clone());
+        let image = self.image_for(image_name.as_str()).await?;
+        self.plan_on(image.id, image_name, request, ephemeral)
+    }
+
+    /// The same on an image that need not have a name.
+    pub(crate) fn plan_on(
+        self: &Arc<Self>,
+        image_id: ImageId,
+        image_name: ImageName,
+        request: CreateWorkspace,
+        ephemeral: bool,
+    ) -> Result<Plan> {
         let workspaces = &self.config.workspaces;
         if request.nested && workspaces.forbid_nested {
             return Err(Error::new(
@@ -78,9 +92,7 @@ impl Inner {
             limits::for_create(&request.limits, workspaces, request.allow_unlimited, &|kind| {
                 self.enforceable(kind)
             })?;
-        let image_name = request.image.unwrap_or_else(|| workspaces.default_image.clone());
-        let image = self.image_for(image_name.as_str()).await?;
-        let hold = self.holds.hold(image.id)?;
+        let hold = self.holds.hold(image_id)?;
         let reservation = self.registry.reserve(request.name.as_ref())?;
         let mut command = request.command;
         let command_env = command.as_mut().map(|c| std::mem::take(&mut c.env)).unwrap_or_default();
@@ -91,7 +103,7 @@ impl Inner {
             state: WorkspaceState::Creating,
             reason: None,
             boot: u64::from(!request.stopped),
-            image_id: image.id,
+            image_id,
             image_name,
             spec: WorkspaceSpec {
                 statuses: limits::statuses(&limits, &|kind| self.enforceable(kind)),

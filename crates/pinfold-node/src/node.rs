@@ -8,14 +8,17 @@ use pinfold_image::ImageStore;
 use pinfold_namespace::{Cgroups, Launcher, LauncherOptions};
 use pinfold_store::{Change, Event, Store};
 use pinfold_types::{
-    Error, Mode, Result, WorkspaceId, api::RecoveryAction, config::Config, limits::LimitKind,
+    Error, Mode, Result, WorkspaceId,
+    api::RecoveryAction,
+    config::Config,
+    limits::{LimitKind, ResourceLimits},
 };
 use tokio::sync::{Notify, OnceCell, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    NodeOptions, home::Home, images::ImageHolds, limits, recover, registry::Registry,
-    slots::UidSlots,
+    NodeOptions, home::Home, images::ImageHolds, limits, make::disk_limits, recover,
+    registry::Registry, slots::UidSlots,
 };
 
 /// Children of one fork, and workspaces of one recovery, that are made at the same time.
@@ -50,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) mode: Mode,
     pub(crate) home: Home,
     pub(crate) guest_binary: PathBuf,
+    pub(crate) launcher_binary: PathBuf,
     pub(crate) stop_grace: std::time::Duration,
     pub(crate) reattach_grace: std::time::Duration,
     pub(crate) store: Store,
@@ -92,13 +96,14 @@ impl LocalNode {
         };
         let cgroups = Cgroups::detect(home.tag());
         let launcher = Launcher::start(LauncherOptions {
-            binary: launcher_binary,
+            binary: launcher_binary.clone(),
             home_tag: home.tag().to_owned(),
         })
         .await?;
         let inner = Arc::new(Inner {
             mode,
             guest_binary,
+            launcher_binary,
             stop_grace: options.stop_grace,
             reattach_grace: options.reattach_grace,
             store,
@@ -123,6 +128,7 @@ impl LocalNode {
         let actions = recover::recover(&inner).await?;
         inner.recovery.set(actions.clone()).expect("set once, here");
         crate::reaper::start(&inner);
+        inner.warm_up();
         Ok((node, actions))
     }
 
@@ -176,6 +182,36 @@ impl Inner {
             LimitKind::Output => Ok("the server's output rate".into()),
             _ => self.cgroups.enforceable(kind),
         }
+    }
+
+    /// Makes ready, in the background, what the first workspaces will want: the default image, and
+    /// disks of the usual size for it.
+    fn warm_up(self: &Arc<Self>) {
+        let (node, closing) = (Arc::downgrade(self), self.closing.clone());
+        tokio::spawn(async move {
+            let Some(inner) = node.upgrade() else { return };
+            let warm = async {
+                let workspaces = &inner.config.workspaces;
+                let image = inner.image_for(workspaces.default_image.as_str()).await?;
+                let slots = crate::make::slots_of(&inner.root(&image.id)?);
+                let limits =
+                    limits::for_create(&ResourceLimits::default(), workspaces, false, &|kind| {
+                        inner.enforceable(kind)
+                    })?;
+                let count = usize::try_from(workspaces.warm_disks).unwrap_or(usize::MAX);
+                let (pool, limits) = (Arc::clone(&inner.pool), disk_limits(&limits));
+                blocking(move || pool.warm(count, &limits, slots)).await
+            };
+            tokio::select! {
+                () = closing.cancelled() => {}
+                warmed = warm => {
+                    // What is not ready is made, or refused with the reason, when it is asked for.
+                    if let Err(err) = warmed {
+                        tracing::debug!(%err, "nothing is kept ready");
+                    }
+                }
+            }
+        });
     }
 
     /// Records what the node did by itself. It travels with the next commit.

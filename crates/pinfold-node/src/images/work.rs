@@ -68,21 +68,10 @@ impl LocalNode {
         let image = self.inner().image_for(reference).await?;
         let hold = self.inner().holds.hold(image.id)?;
         let images = self.inner().images.clone();
-        let (sender, receiver) = mpsc::channel(PIECES);
-        tokio::task::spawn_blocking(move || {
+        let mut stream = stream_of(move |out| {
             let _hold = hold;
-            let mut out = Pieces { sender, piece: BytesMut::with_capacity(PIECE) };
-            let done = images.export(&image.id, &mut out).and_then(|()| {
-                out.flush().map_err(|err| Error::new(ErrorCode::Cancelled, err.to_string()))
-            });
-            if let Err(failed) = done {
-                let _ = out.sender.blocking_send(Err(failed));
-            }
+            images.export(&image.id, out)
         });
-        let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
-            receiver.recv().await.map(|piece| (piece, receiver))
-        });
-        let mut stream: ByteStream = Box::pin(stream);
         // What is wrong from the beginning is an error of the call.
         match stream.next().await {
             Some(Err(failed)) => Err(failed),
@@ -104,7 +93,10 @@ impl LocalNode {
             if !by_name && (used > 0 || removal.images().is_empty()) {
                 return Err(Error::new(
                     ErrorCode::Conflict,
-                    format!("image {reference:?} is in use by {} workspaces and snapshots", used.max(1)),
+                    format!(
+                        "image {reference:?} is in use by {} workspaces and snapshots",
+                        used.max(1)
+                    ),
                 )
                 .hint("remove those first: pinfold ls, pinfold snapshot ls"));
             }
@@ -206,9 +198,29 @@ fn removed(pruned: Pruned) -> RemovedImages {
 }
 
 /// Turns writes into pieces of a stream; ends when the reader has gone.
-struct Pieces {
+pub(crate) struct Pieces {
     sender: mpsc::Sender<Result<Bytes>>,
     piece: BytesMut,
+}
+
+/// Runs `write` on a thread of its own and streams what it writes. An error is the last item.
+pub(crate) fn stream_of(
+    write: impl FnOnce(&mut Pieces) -> Result<()> + Send + 'static,
+) -> ByteStream {
+    let (sender, receiver) = mpsc::channel(PIECES);
+    tokio::task::spawn_blocking(move || {
+        let mut out = Pieces { sender, piece: BytesMut::with_capacity(PIECE) };
+        let done = write(&mut out).and_then(|()| {
+            out.flush().map_err(|err| Error::new(ErrorCode::Cancelled, err.to_string()))
+        });
+        if let Err(failed) = done {
+            // Nobody listens any more when this fails.
+            let _ = out.sender.blocking_send(Err(failed));
+        }
+    });
+    Box::pin(futures_util::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    }))
 }
 
 impl io::Write for Pieces {

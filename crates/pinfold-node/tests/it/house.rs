@@ -4,9 +4,10 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::OnceLock,
+    time::Duration,
 };
 
-use pinfold_disk::Pool;
+use pinfold_disk::{DiskKind, Pool};
 use pinfold_namespace::Cgroups;
 use pinfold_node::{LocalNode, NodeOptions, home_tag};
 use pinfold_store::Store;
@@ -59,19 +60,56 @@ impl House {
         self.dir.path()
     }
 
-    pub(crate) async fn options(&self) -> NodeOptions {
-        let store = Store::open(self.path().join("state.db")).await.expect("a store");
-        NodeOptions::new(
+    pub(crate) async fn store(&self) -> Store {
+        Store::open(self.path().join("state.db")).await.expect("a store")
+    }
+
+    async fn options(&self) -> NodeOptions {
+        let mut options = NodeOptions::new(
             self.path().to_path_buf(),
             self.config.clone(),
-            store,
+            self.store().await,
             program("pinfold-launcher"),
             program("pinfold-guest"),
-        )
+        );
+        options.reattach_grace = Duration::from_secs(1);
+        options
     }
 
     pub(crate) async fn open(&self) -> (LocalNode, Vec<RecoveryAction>) {
         LocalNode::open(self.options().await).await.expect("a node")
+    }
+
+    /// Lets go of a node as the end of its process would: nothing is tidied.
+    pub(crate) async fn crash(&self, node: LocalNode) {
+        drop(node);
+    }
+
+    /// Kills a process.
+    pub(crate) fn kill(&self, pid: i32) {
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    }
+
+    /// Whether a process is there and not a zombie.
+    pub(crate) fn alive(&self, pid: i32) -> bool {
+        std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    /// What is left of workspaces: disks, cgroups, run directories.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let home = self.path().canonicalize().expect("a home");
+        let cgroups = Cgroups::detect(&home_tag(&home));
+        let mut left: Vec<String> =
+            cgroups.list().iter().map(|id| format!("cgroup {id}")).collect();
+        let runs = std::fs::read_dir(home.join("run")).expect("runs");
+        left.extend(runs.flatten().map(|entry| format!("run {}", entry.path().display())));
+        let pool = Pool::open(&self.config.pool, &home, Mode::Root).expect("the pool");
+        let disks = pool.list().expect("a list");
+        let disks = disks.iter().filter(|disk| disk.kind == DiskKind::Workspace);
+        left.extend(disks.map(|disk| format!("disk {}", disk.id)));
+        left
     }
 }
 
@@ -106,7 +144,25 @@ pub(crate) async fn sh(node: &LocalNode, reference: &str, line: &str) -> (ExecRe
     (result, text)
 }
 
+/// A request that only has a name.
+pub(crate) fn named(name: &str) -> CreateWorkspace {
+    CreateWorkspace { name: Some(name.parse().expect("a name")), ..Default::default() }
+}
+
 pub(crate) async fn create(node: &LocalNode, name: &str) -> WorkspaceInfo {
-    let name = Some(name.parse().expect("a name"));
-    node.create(CreateWorkspace { name, ..Default::default() }).await.expect("a workspace")
+    node.create(named(name)).await.expect("a workspace")
+}
+
+pub(crate) fn gone(node: &LocalNode, name: &str) -> bool {
+    node.get(name).is_err()
+}
+
+/// Waits, at most half a minute, until something holds.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait).await.expect(what);
 }

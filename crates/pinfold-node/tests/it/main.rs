@@ -1,4 +1,10 @@
 //! The node on the real backend, as root, each test in a home of its own.
 
+mod build;
+mod fork;
 mod house;
 mod lifecycle;
+mod limits;
+mod recovery;
+mod snapshot;
+mod throw_away;
