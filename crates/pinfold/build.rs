@@ -4,7 +4,9 @@
 //! without it carries none and looks for them beside itself; a release build fails.
 
 use std::{
-    env, fs,
+    env,
+    fmt::Write,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -47,15 +49,19 @@ fn entries(directory: &Path) -> String {
             return text;
         };
         let digest = sha256(&bytes);
-        text.push_str(&format!(
-            "    Embedded {{ name: {name:?}, sha256: {digest:?}, bytes: include_bytes!({:?}) }},\n",
+        let _infallible = writeln!(
+            text,
+            "    Embedded {{ name: {name:?}, sha256: {digest:?}, bytes: include_bytes!({:?}) }},",
             path.display().to_string()
-        ));
+        );
     }
     text
 }
 
 fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha2::Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
 }

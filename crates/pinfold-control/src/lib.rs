@@ -16,6 +16,7 @@ mod check;
 mod events;
 mod exec;
 mod flight;
+mod local;
 mod node;
 mod page;
 mod service;

@@ -44,9 +44,14 @@ pub(crate) struct Cli {
 /// Options that every command takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
-    /// Where Pinfold keeps everything [default: $PINFOLD_HOME, else the XDG data directory, for
-    /// root /var/lib/pinfold]
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        help_heading = "Global options",
+        help = "Where Pinfold keeps everything [default: $PINFOLD_HOME, else the XDG data \
+                directory, for root /var/lib/pinfold]"
+    )]
     pub(crate) home: Option<PathBuf>,
     /// Print what the API answers, as JSON; errors too, on standard error
     #[arg(long, global = true, help_heading = "Global options")]

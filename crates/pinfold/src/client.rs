@@ -21,7 +21,7 @@ pub(crate) use self::{
 use crate::home::Home;
 
 /// How long a reply's head may take where the operation does not say otherwise.
-const REPLY: Duration = Duration::from_secs(300);
+const REPLY: Duration = Duration::from_mins(5);
 
 /// One home's server, as seen from a command.
 #[derive(Clone, Debug)]

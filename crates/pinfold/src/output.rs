@@ -96,23 +96,21 @@ impl Output {
 
     /// An error: `error: …` and `hint: …`, or the problem document, on standard error.
     pub(crate) fn error(&self, error: &Error) {
-        let mut text = String::new();
-        if self.json {
-            text = serde_json::to_string(&Problem::new(error, None)).unwrap_or_default();
-            text.push('\n');
+        let text = if self.json {
+            let problem = Problem::new(error, None);
+            serde_json::to_string(&problem).unwrap_or_default() + "\n"
         } else {
             let paint = io::stderr().is_terminal()
                 && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             let (red, cyan, reset) =
                 if paint { ("\x1b[1;31m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
-            text.push_str(&format!("{red}error:{reset} {}\n", escape::lines(&error.message)));
-            if let Some(hint) = &error.hint {
-                text.push_str(&format!("{cyan}hint:{reset} {}\n", escape::lines(hint)));
-            }
-            if let Some(context) = &error.internal {
-                text.push_str(&format!("cause: {}\n", escape::lines(context)));
-            }
-        }
+            let line = |paint: &str, word: &str, text: &str| {
+                format!("{paint}{word}:{reset} {}\n", escape::lines(text))
+            };
+            let hint = error.hint.as_deref().map(|hint| line(cyan, "hint", hint));
+            let cause = error.internal.as_deref().map(|cause| line("", "cause", cause));
+            [Some(line(red, "error", &error.message)), hint, cause].into_iter().flatten().collect()
+        };
         let _gone = io::stderr().write_all(text.as_bytes());
     }
 

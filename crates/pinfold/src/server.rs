@@ -6,6 +6,8 @@ mod lock;
 mod notify;
 mod prepare;
 
+pub(crate) use embed::program;
+
 use std::io::{self, Write};
 
 use pinfold_types::{Error, ErrorCode, Result, config::Config};

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long a lost server is waited for.
-const REATTACH: Duration = Duration::from_secs(60);
+const REATTACH: Duration = Duration::from_mins(1);
 /// How long one that somebody else may start again is given before we start one.
 const PATIENCE: Duration = Duration::from_secs(3);
 

@@ -1,6 +1,7 @@
 //! Calls: one request, one reply.
 
 use std::{
+    fmt::Write,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -149,7 +150,7 @@ pub(crate) fn encode_segment(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            let _infallible = write!(out, "%{byte:02X}");
         }
     }
     out

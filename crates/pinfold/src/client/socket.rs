@@ -1,4 +1,4 @@
-//! WebSockets: an upgraded HTTP connection.
+//! An upgraded HTTP connection.
 
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;

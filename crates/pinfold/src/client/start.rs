@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use crate::home::Home;
 
 /// How long a server may take to answer, recovery of all workspaces included.
-const READY: Duration = Duration::from_secs(120);
+const READY: Duration = Duration::from_mins(2);
 
 /// A longer log is set aside before a server starts.
 const MAX_LOG_BYTES: u64 = 8 << 20;

@@ -1,7 +1,7 @@
 //! Tar streams of a workspace, unpacked on this machine without trust (VM-09).
 //!
-//! Every name is opened beneath the destination by the kernel (openat2(2), RESOLVE_BENEATH and
-//! RESOLVE_NO_SYMLINKS), so that neither `..`, nor an absolute name, nor a link that the archive
+//! Every name is opened beneath the destination by the kernel (openat2(2), `RESOLVE_BENEATH` and
+//! `RESOLVE_NO_SYMLINKS`), so that neither `..`, nor an absolute name, nor a link that the archive
 //! brought, nor one that somebody swaps in meanwhile, leads outside. Set-user-id, set-group-id
 //! and sticky bits, owners and extended attributes are dropped; devices, sockets and pipes are
 //! left out and counted.
@@ -31,12 +31,12 @@ pub(super) struct Unpacked {
     pub(super) skipped: u64,
 }
 
-/// Unpacks `archive` into `tree`. The first part of every name becomes `top`; `progress` hears
-/// the bytes of files done so far.
+/// Unpacks `archive` into `tree`. The first part of every name becomes `top`, where one is given;
+/// `progress` hears the bytes of files done so far.
 pub(super) fn unpack(
     archive: impl Read,
     tree: &mut Tree,
-    top: &str,
+    top: Option<&str>,
     mut progress: impl FnMut(u64),
 ) -> Result<Unpacked> {
     let mut archive = tar::Archive::new(archive);
@@ -59,6 +59,10 @@ pub(super) fn unpack(
         let own = std::mem::take(&mut overrides);
         let name = own.path.unwrap_or_else(|| entry.path_bytes().into_owned());
         let path = place(&name, top)?;
+        if path.is_empty() {
+            // The destination itself, which is there already.
+            continue;
+        }
         let header = entry.header();
         let mode = header.mode().map_err(|error| broken(&error))? & 0o777;
         let mtime = header.mtime().unwrap_or(0);
@@ -75,6 +79,9 @@ pub(super) fn unpack(
             EntryType::Symlink => tree.symlink(&path, &link.ok_or_else(no_target)?)?,
             EntryType::Link => {
                 let target = place(&link.ok_or_else(no_target)?, top)?;
+                if target.is_empty() {
+                    return Err(no_target());
+                }
                 tree.hard_link(&path, &target)?;
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
@@ -103,7 +110,7 @@ fn no_target() -> Error {
 }
 
 /// The parts of a name below the destination, its first one replaced by `top`.
-fn place(name: &[u8], top: &str) -> Result<Vec<Vec<u8>>> {
+fn place(name: &[u8], top: Option<&str>) -> Result<Vec<Vec<u8>>> {
     let refuse = |why: &str| {
         Error::new(
             ErrorCode::BadImage,
@@ -126,9 +133,10 @@ fn place(name: &[u8], top: &str) -> Result<Vec<Vec<u8>>> {
             part => parts.push(part.to_vec()),
         }
     }
-    match parts.first_mut() {
-        Some(first) => *first = top.as_bytes().to_vec(),
-        None => parts.push(top.as_bytes().to_vec()),
+    match (parts.first_mut(), top) {
+        (Some(first), Some(top)) => *first = top.as_bytes().to_vec(),
+        (None, Some(top)) => parts.push(top.as_bytes().to_vec()),
+        (_, None) => {}
     }
     Ok(parts)
 }

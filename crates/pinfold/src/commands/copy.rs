@@ -189,13 +189,21 @@ async fn chunk(body: &mut Incoming) -> Result<Option<Bytes>> {
 
 async fn get(context: &Context, workspace: &WorkspaceRef, from: &str, to: &str) -> Result<()> {
     let destination = PathBuf::from(to);
+    let contents = from.ends_with("/.") || from == "/";
     let (directory, top) = if destination.is_dir() {
-        let name = from.trim_end_matches('/').rsplit('/').find(|part| *part != ".");
-        let name = name.filter(|name| !name.is_empty() && *name != "..").ok_or_else(|| {
-            Error::new(ErrorCode::InvalidPath, format!("{from:?} has no name of its own"))
-                .hint("name what it shall become: DIR/NAME")
-        })?;
-        (destination, name.to_owned())
+        if contents {
+            (destination, None)
+        } else {
+            let name = from.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+            if name.is_empty() || name == ".." {
+                return Err(Error::new(
+                    ErrorCode::InvalidPath,
+                    format!("{from:?} has no name of its own"),
+                )
+                .hint("name what it shall become: DIR/NAME"));
+            }
+            (destination, Some(name.to_owned()))
+        }
     } else if to.ends_with('/') {
         return Err(Error::new(ErrorCode::NotFound, format!("there is no directory {to}")));
     } else {
@@ -203,15 +211,17 @@ async fn get(context: &Context, workspace: &WorkspaceRef, from: &str, to: &str) 
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        (parent, base_name(&destination)?)
+        (parent, Some(base_name(&destination)?))
     };
+    // Under a name of its own even contents have a directory around them.
+    let from = if top.is_some() { from.strip_suffix("/.").unwrap_or(from) } else { from };
     let mut tree = Tree::open(&directory)?;
     let mut body = download(context, workspace, from).await?;
     let (chunks, reader) = reader();
     let (tell, mut done) = mpsc::channel::<u64>(16);
     let unpacking = tokio::task::spawn_blocking(move || {
         let mut reader = reader;
-        let result = unpack(&mut reader, &mut tree, &top, |bytes| {
+        let result = unpack(&mut reader, &mut tree, top.as_deref(), |bytes| {
             let _full = tell.try_send(bytes);
         });
         // The end of a tar stream comes before the end of its body.

@@ -9,8 +9,8 @@ use std::{
 use http::Method;
 use http_body_util::BodyExt;
 use pinfold_types::{
-    ByteSize, Error, ErrorCode, Result,
-    api::RemovedImages,
+    ByteSize, Error, ErrorCode, ImageName, Result,
+    api::{Page, RemovedImages},
     image::{
         BuildContext, BuildImage, ImageInfo, ImageProgress, ImageSource, ImportFrom, ImportImage,
         MAX_STEPS_BYTES, PullImage,
@@ -18,7 +18,7 @@ use pinfold_types::{
 };
 use serde::Serialize;
 
-use super::{Context, Several};
+use super::{Context, Several, workspace};
 use crate::{
     args::image::{Build, Export, Image, Import, Rm},
     client::{Body, NdJson, body_channel, encode_segment, lost, query},
@@ -51,13 +51,31 @@ pub(super) async fn image(context: &Context, args: Image) -> Result<u8> {
     }
 }
 
+/// Every image, page by page.
+pub(super) async fn all(context: &Context) -> Result<Vec<ImageInfo>> {
+    let mut found = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut pairs = vec![("limit", "1000")];
+        if let Some(cursor) = &cursor {
+            pairs.push(("cursor", cursor));
+        }
+        let path = format!("/api/v1/images{}", query(&pairs));
+        let page: Page<ImageInfo> = context.client.get(&path).await?;
+        found.extend(page.items);
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return Ok(found),
+        }
+    }
+}
+
 async fn ls(context: &Context) -> Result<()> {
-    let found: Vec<ImageInfo> = context.client.get("/api/v1/images").await?;
-    context.output.show(&found, |found| {
+    workspace::listed(context, all(context).await?, |found| {
         let headings = &["NAME", "ID", "SOURCE", "AGE", "SIZE", "LAYERS", "USED"];
         let mut table = Table::new(context.output.color(), headings);
         for info in found {
-            let names: Vec<&str> = info.names.iter().map(|name| name.as_str()).collect();
+            let names: Vec<&str> = info.names.iter().map(ImageName::as_str).collect();
             table.row([
                 Cell::from(if names.is_empty() { "-".to_owned() } else { names.join(" ") }),
                 info.id.to_string().into(),
@@ -249,10 +267,11 @@ async fn rm(context: &Context, args: &Rm) -> Result<u8> {
 }
 
 fn freed(removed: &RemovedImages) -> String {
+    use std::fmt::Write;
     let mut out = String::new();
     for id in &removed.images {
-        out.push_str(&format!("{id}\n"));
+        let _infallible = writeln!(out, "{id}");
     }
-    out.push_str(&format!("freed {}\n", ByteSize(removed.freed_bytes)));
+    let _infallible = writeln!(out, "freed {}", ByteSize(removed.freed_bytes));
     out
 }

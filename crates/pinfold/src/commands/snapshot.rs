@@ -8,7 +8,7 @@ use pinfold_types::{
     workspace::WorkspaceInfo,
 };
 
-use super::{Context, Several, workspace_path};
+use super::{Context, Several, workspace, workspace_path};
 use crate::{
     args::{
         snapshot::{Snapshot, SnapshotCreate, SnapshotLs, SnapshotRestore, SnapshotRm},
@@ -62,7 +62,7 @@ async fn ls(context: &Context, args: &SnapshotLs) -> Result<()> {
         .as_ref()
         .map_or("/api/v1/snapshots".to_owned(), |name| workspace_path(name, "/snapshots"));
     let found = pages(context, &path).await?;
-    context.output.show(&found, |found| {
+    workspace::listed(context, found, |found| {
         let headings = &["ID", "NAME", "WORKSPACE", "AGE", "SIZE", "OWN", "METHOD"];
         let mut table = Table::new(context.output.color(), headings);
         let size = |bytes: Option<u64>| bytes.map_or("-".to_owned(), |b| ByteSize(b).to_string());

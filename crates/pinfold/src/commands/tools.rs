@@ -7,7 +7,6 @@ use clap_complete::{generate, shells};
 use pinfold_types::{
     Error, ErrorCode, Result,
     api::{DoctorReport, ServerInfo, Verdict},
-    image::ImageInfo,
 };
 
 use super::{Context, workspace};
@@ -147,7 +146,7 @@ pub(super) async fn names(context: &Context, args: &Names) -> Result<()> {
             found.iter().map(|info| info.name.to_string()).collect()
         }
         "images" => {
-            let found: Vec<ImageInfo> = context.client.get("/api/v1/images").await?;
+            let found = super::image::all(&context).await?;
             found.iter().flat_map(|info| &info.names).map(ToString::to_string).collect()
         }
         _ => Vec::new(),

@@ -5,6 +5,8 @@ mod show;
 
 pub(super) use show::limit_line;
 
+use std::fmt::Write;
+
 use http::Method;
 use pinfold_types::{
     Error, ErrorCode, Result,
@@ -62,6 +64,15 @@ pub(super) async fn create(context: &Context, args: Create) -> Result<()> {
     context.output.show(&made, |made| format!("{}\n", made.name))
 }
 
+/// A whole list, in JSON as the one page that it would be.
+pub(super) fn listed<T: serde::Serialize>(
+    context: &Context,
+    items: Vec<T>,
+    human: impl FnOnce(&[T]) -> String,
+) -> Result<()> {
+    context.output.show(&Page { items, next: None }, |page| human(&page.items))
+}
+
 /// Every workspace, page by page.
 pub(super) async fn all(context: &Context) -> Result<Vec<WorkspaceInfo>> {
     let mut found = Vec::new();
@@ -102,7 +113,7 @@ async fn chosen(
 pub(super) async fn ls(context: &Context, args: &Ls) -> Result<u8> {
     let mut code = Several::default();
     let found = chosen(context, &args.workspaces, &mut code).await?;
-    context.output.show(&found, |found| show::list(context.output.color(), found))?;
+    listed(context, found, |found| show::list(context.output.color(), found))?;
     Ok(code.0)
 }
 
@@ -228,7 +239,7 @@ pub(super) async fn logs(context: &Context, args: &Logs) -> Result<()> {
         if !logs.output.is_empty() || logs.lost_bytes > 0 {
             out.push_str("\noutput of its command");
             if logs.lost_bytes > 0 {
-                out.push_str(&format!(" ({} bytes before are gone)", logs.lost_bytes));
+                let _infallible = write!(out, " ({} bytes before are gone)", logs.lost_bytes);
             }
             out.push('\n');
             out.push_str(&escape::lines(&logs.output));

@@ -69,6 +69,20 @@ impl Progress {
         }
     }
 
+    /// So many done of so many.
+    pub(crate) fn count(&mut self, what: &str, done: u64, total: u64) {
+        let Some(bars) = &self.bars else { return };
+        let bar = self.parts.entry(what.to_owned()).or_insert_with(|| {
+            let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos} of {len}")
+                .expect("a constant template")
+                .progress_chars("=> ");
+            let bar = bars.add(ProgressBar::new(total).with_style(style));
+            bar.set_message(what.to_owned());
+            bar
+        });
+        bar.set_position(done);
+    }
+
     /// One step of image work.
     pub(crate) fn image(&mut self, step: &ImageProgress) {
         match step {

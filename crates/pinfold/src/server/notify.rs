@@ -1,4 +1,4 @@
-//! Readiness for systemd (sd_notify(3)): one datagram to `$NOTIFY_SOCKET`.
+//! Readiness for systemd (`sd_notify(3)`): one datagram to `$NOTIFY_SOCKET`.
 
 use std::os::unix::{ffi::OsStrExt, net::UnixDatagram};
 

@@ -20,7 +20,7 @@ use rustix::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-/// A pipe that polls writable takes this much without blocking (pipe(7), PIPE_BUF).
+/// A pipe that polls writable takes this much without blocking (pipe(7), `PIPE_BUF`).
 const SURE_BYTES: usize = 4096;
 
 /// The stream byte of standard error.

@@ -24,7 +24,7 @@ fn tar(entries: &[(EntryType, &str, &str, u32, &[u8])]) -> Vec<u8> {
 }
 
 fn unpack_into(directory: &Path, bytes: &[u8]) -> Result<Unpacked> {
-    unpack(bytes, &mut Tree::open(directory)?, "top", |_| {})
+    unpack(bytes, &mut Tree::open(directory)?, Some("top"), |_| {})
 }
 
 const FILE: EntryType = EntryType::Regular;

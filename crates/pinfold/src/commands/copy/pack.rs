@@ -24,12 +24,16 @@ pub(super) fn pack(
     mut progress: impl FnMut(u64),
 ) -> Result<()> {
     let mut packer = Packer { builder: Builder::new(writer), done: 0, progress: &mut progress };
-    let packed = match name {
+    let entries = match name {
         Some(name) => packer.entry(source, Path::new(name), 0),
         None => packer.children(source, Path::new(""), 1),
     };
-    let finished = packed.and_then(|()| {
-        packer.builder.finish().and_then(|()| packer.builder.get_mut().flush()).map_err(gone)
+    let finished = entries.and_then(|()| {
+        packer
+            .builder
+            .finish()
+            .and_then(|()| packer.builder.get_mut().flush())
+            .map_err(|error| gone(&error))
     });
     if let (Err(error), Ok(writer)) = (&finished, packer.builder.into_inner()) {
         writer.abort(io::Error::other(error.message.clone()));
@@ -42,7 +46,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
 }
 
 /// The server took no more: its own answer says why.
-fn gone(error: io::Error) -> Error {
+fn gone(error: &io::Error) -> Error {
     Error::new(ErrorCode::Cancelled, format!("the upload ended early: {error}"))
 }
 
@@ -79,17 +83,19 @@ impl Packer<'_> {
             }
             header.set_entry_type(EntryType::Directory);
             header.set_size(0);
-            self.builder.append_data(&mut header, name, io::empty()).map_err(gone)?;
+            self.builder
+                .append_data(&mut header, name, io::empty())
+                .map_err(|error| gone(&error))?;
             self.children(path, name, depth + 1)?;
         } else if kind.is_symlink() {
             header.set_entry_type(EntryType::Symlink);
             header.set_size(0);
             let target = fs::read_link(path).map_err(unreadable)?;
-            self.builder.append_link(&mut header, name, target).map_err(gone)?;
+            self.builder.append_link(&mut header, name, target).map_err(|error| gone(&error))?;
         } else if kind.is_file() {
             self.file(path, name, &mut header).map_err(|failure| match failure {
                 Failure::Read(error) => unreadable(error),
-                Failure::Write(error) => gone(error),
+                Failure::Write(error) => gone(&error),
             })?;
         } else if kind.is_socket() || kind.is_fifo() || depth > 0 {
             // Nothing that a file's copy could mean.

@@ -1,0 +1,11 @@
+//! E0382
+use pinfold_auth::{Grant, ops};
+use pinfold_control::{Node, Service};
+
+pub async fn call<N: Node>(
+    service: &Service<N>,
+    grant: Grant<ops::WorkspaceDestroy>,
+) -> pinfold_types::Result<()> {
+    service.destroy_workspace(grant).await?;
+    service.destroy_workspace(grant).await
+}

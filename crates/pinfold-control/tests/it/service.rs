@@ -1,0 +1,261 @@
+//! What every operation has in common, shown on some of each kind.
+
+use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, time::Instant};
+
+use futures_util::StreamExt;
+use pinfold_auth::{Authorizer, Grant, ObjectRef, Operation, PeerCredentials, ops};
+use pinfold_control::{ServerFacts, Service};
+use pinfold_store::{EventRow, Store};
+use pinfold_types::{
+    ErrorCode, ExecId,
+    api::{PageQuery, RestoreWorkspace, RunRequest, SignalExec},
+    exec::ExecSpec,
+    files::{ChangeMode, FilePath, ReadFile, RemoveFile, WriteFile},
+    workspace::{CreateWorkspace, ForkWorkspace, UpdateWorkspace},
+};
+
+use crate::recorder::Recorder;
+
+struct House {
+    service: Service<Recorder>,
+    node: Recorder,
+    store: Store,
+    _dir: tempfile::TempDir,
+}
+
+impl House {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700))
+            .expect("a private directory");
+        let store = Store::open(dir.path().join("state.db")).await.expect("a store");
+        let node = Recorder::new();
+        let facts = ServerFacts {
+            version: "0.0.0".into(),
+            home: dir.path().into(),
+            started: Instant::now(),
+        };
+        let service = Service::new(node.clone(), store.clone(), facts);
+        Self { service, node, store, _dir: dir }
+    }
+
+    async fn events(&self) -> Vec<EventRow> {
+        self.store.flush().await.expect("flushed");
+        self.store.events(None, 0, 1000).await.expect("events")
+    }
+
+    /// Kind, object and outcome of every event.
+    async fn story(&self) -> Vec<(String, String, Option<String>)> {
+        let rows = self.events().await.into_iter().map(|row| {
+            let outcome = row.event.detail["outcome"].as_str().map(str::to_owned);
+            (row.event.kind, row.event.object, outcome)
+        });
+        rows.collect()
+    }
+}
+
+fn grant<O: Operation>(object: ObjectRef) -> Grant<O> {
+    let authorizer = Authorizer::new(1000);
+    let owner = authorizer.peer(PeerCredentials { uid: 1000 }).expect("the owner");
+    authorizer.authorize(&owner, object).expect("the owner may")
+}
+
+fn known<O: Operation>() -> Grant<O> {
+    grant(ObjectRef::workspace("known"))
+}
+
+#[tokio::test]
+async fn a_change_is_recorded_before_and_after_by_id() {
+    let house = House::new().await;
+    let id = house.node.known.id.to_string();
+    house.service.destroy_workspace(known()).await.expect("destroyed");
+    let missing = house.service.destroy_workspace(grant(ObjectRef::workspace("ghost"))).await;
+    assert_eq!(missing.expect_err("no such workspace").code, ErrorCode::NotFound);
+    let step = |object: &str, outcome: Option<&str>| {
+        ("workspace.destroy".to_owned(), object.to_owned(), outcome.map(str::to_owned))
+    };
+    assert_eq!(
+        house.story().await,
+        [
+            step(&id, None),
+            step(&id, Some("ok")),
+            step("ghost", None),
+            step("ghost", Some("not_found")),
+        ]
+    );
+    assert_eq!(house.node.asked(), ["destroy known", "destroy ghost"]);
+    let first = &house.events().await[0].event;
+    assert_eq!(first.detail["rule"], "owner");
+    assert!(first.principal.starts_with("usr_"));
+}
+
+#[tokio::test]
+async fn what_is_made_is_named_by_its_id() {
+    let house = House::new().await;
+    let request = CreateWorkspace {
+        name: Some("new".parse().expect("a name")),
+        env: [("TOKEN".into(), "hunter2-hunter2".into())].into(),
+        ..CreateWorkspace::default()
+    };
+    let made =
+        house.service.create_workspace(grant(ObjectRef::server()), request).await.expect("created");
+    let outcomes = house
+        .service
+        .fork_workspace(known(), ForkWorkspace { count: 3, ..ForkWorkspace::default() })
+        .await
+        .expect("forked");
+    assert_eq!(outcomes.len(), 3);
+    let events = house.events().await;
+    assert_eq!(
+        (events[0].event.object.as_str(), events[1].event.object.clone()),
+        ("", made.id.to_string())
+    );
+    let children: Vec<_> = events[3].event.detail["made"].as_array().expect("ids").iter().collect();
+    assert_eq!(children.len(), 2, "one child failed");
+    let all = format!("{events:?}");
+    assert!(!all.contains("hunter2"), "no value that a caller sent as content is recorded");
+}
+
+#[tokio::test]
+async fn reading_is_not_recorded() {
+    let house = House::new().await;
+    let service = &house.service;
+    service.workspace(known()).expect("read");
+    service.workspace_stats(known()).await.expect("read");
+    service.stat_file(known(), &FilePath { path: "/a".into() }).await.expect("read");
+    let page = service.list_workspaces(grant(ObjectRef::server()), &PageQuery::default());
+    assert_eq!(page.expect("a page").items.len(), 1);
+    let server = service.server(grant(ObjectRef::server()));
+    assert_eq!(server.workspaces["running"], 1);
+    assert!(house.events().await.is_empty());
+}
+
+#[tokio::test]
+async fn bad_values_reach_neither_the_node_nor_the_record() {
+    let house = House::new().await;
+    let service = &house.service;
+    let mut refused = Vec::new();
+    let bad_path = || "a/b".to_owned();
+    let too_long = UpdateWorkspace { ttl_ms: Some(u64::MAX), ..UpdateWorkspace::default() };
+    refused.push(service.update_workspace(known(), too_long).await.err());
+    let none = ForkWorkspace { count: 0, ..ForkWorkspace::default() };
+    refused.push(service.fork_workspace(known(), none).await.err());
+    let nothing = ExecSpec::argv(Vec::<String>::new());
+    refused.push(service.exec(known(), nothing.clone()).await.err());
+    refused.push(service.start_exec(known(), nothing.clone()).await.err());
+    let run = RunRequest { workspace: CreateWorkspace::default(), exec: Some(nothing) };
+    refused.push(service.run(grant(ObjectRef::server()), run).await.err());
+    let stopped = CreateWorkspace { stopped: true, ..CreateWorkspace::default() };
+    let run = RunRequest { workspace: stopped, exec: None };
+    refused.push(service.run(grant(ObjectRef::server()), run).await.err());
+    for signal in [i32::MIN, -1, 0, 65] {
+        let request = SignalExec { signal };
+        refused.push(service.signal_exec(known(), ExecId::generate(), &request).await.err());
+    }
+    refused.push(service.stat_file(known(), &FilePath { path: bad_path() }).await.err());
+    let write = WriteFile { path: bad_path(), ..WriteFile::default() };
+    let content = Box::pin(futures_util::stream::empty());
+    refused.push(service.write_file(known(), &write, content).await.err());
+    let root = RemoveFile { path: "/".into(), recursive: true };
+    refused.push(service.remove_file(known(), &root).await.err());
+    let mode = ChangeMode { path: "/a".into(), mode: u32::MAX };
+    refused.push(service.change_mode(known(), &mode).await.err());
+    refused.push(service.connect_port(known(), 0).await.err());
+    for snapshot in ["", "../x", "snap_x", "a/b"] {
+        let request = RestoreWorkspace { snapshot: snapshot.into() };
+        refused.push(service.restore_workspace(known(), &request).await.err());
+    }
+    for (place, refused) in refused.iter().enumerate() {
+        let refused = refused.as_ref().unwrap_or_else(|| panic!("case {place} was let through"));
+        assert!((400..500).contains(&refused.code.http_status()), "{place}: {refused:?}");
+    }
+    assert_eq!(house.node.asked(), Vec::<String>::new());
+    assert!(house.events().await.is_empty());
+    assert_eq!(service.in_flight().count(), 0);
+}
+
+#[tokio::test]
+async fn a_call_whose_caller_leaves_is_recorded_as_abandoned() {
+    let house = House::new().await;
+    let service = house.service.clone();
+    let mut listener = house.service.subscribe();
+    let call = tokio::spawn(async move { service.stop_workspace(known()).await });
+    let begun = listener.recv().await.expect("told");
+    assert_eq!((begun.kind, begun.outcome), ("workspace.stop", None));
+    assert_eq!(house.service.in_flight().count(), 1);
+    call.abort();
+    let _ = call.await;
+    assert_eq!(house.service.in_flight().count(), 0);
+    let story = house.story().await;
+    assert_eq!(story[1].2.as_deref(), Some("abandoned"));
+    // One that is waited for ends in order.
+    house.node.gate.notify_one();
+    house.service.stop_workspace(known()).await.expect("stopped");
+    assert_eq!(house.story().await[3].2.as_deref(), Some("ok"));
+}
+
+#[tokio::test]
+async fn a_stream_is_in_flight_until_it_is_dropped() {
+    let house = House::new().await;
+    let service = &house.service;
+    let read = ReadFile { path: "/a".into(), offset: None, length: None };
+    let mut bytes = service.read_file(known(), &read).await.expect("a stream");
+    let exec = service.exec(known(), ExecSpec::argv(["true"])).await.expect("a session");
+    let port = service.connect_port(known(), 80).await.expect("a connection");
+    assert_eq!(service.in_flight().count(), 3);
+    assert_eq!(bytes.next().await.expect("an item").expect("bytes"), "bytes");
+    drop((bytes, exec));
+    assert_eq!(service.in_flight().count(), 1);
+    drop(port);
+    assert_eq!(service.in_flight().count(), 0);
+}
+
+#[tokio::test]
+async fn a_command_started_in_the_background_is_one_whatever_was_asked() {
+    let house = House::new().await;
+    let spec = ExecSpec { background: false, ..ExecSpec::argv(["sleep", "1"]) };
+    let info = house.service.start_exec(known(), spec).await.expect("started");
+    assert!(info.background && info.result.is_none());
+    assert_eq!(house.node.asked(), ["exec background=true known"]);
+}
+
+/// Each operation of the table has a function of the service: their grants are named here once
+/// each, and the table is as long.
+#[test]
+fn every_operation_has_its_function() {
+    fn takes<O: Operation, F>(names: &mut BTreeSet<&'static str>, _function: F, _: fn(Grant<O>)) {
+        assert!(names.insert(O::INFO.name), "{} has two", O::INFO.name);
+    }
+    macro_rules! all {
+        ($names:ident, $($function:ident $operation:ident),* $(,)?) => {$(
+            takes::<ops::$operation, _>(
+                &mut $names,
+                Service::<Recorder>::$function,
+                |_| {},
+            );
+        )*};
+    }
+    let mut names = BTreeSet::new();
+    all!(names,
+        server ServerRead, operations OperationList, doctor DoctorRun, recovery RecoveryList,
+        create_workspace WorkspaceCreate, list_workspaces WorkspaceList, run WorkspaceRun,
+        workspace WorkspaceRead, update_workspace WorkspaceUpdate,
+        destroy_workspace WorkspaceDestroy, start_workspace WorkspaceStart,
+        stop_workspace WorkspaceStop, pause_workspace WorkspacePause,
+        resume_workspace WorkspaceResume, restore_workspace WorkspaceRestore,
+        fork_workspace WorkspaceFork, workspace_stats WorkspaceStats,
+        workspace_logs WorkspaceLogs, exec ExecRun, start_exec ExecStart, execs ExecList,
+        attach ExecAttach, signal_exec ExecSignal, stat_file FileStat, list_files FileList,
+        read_file FileRead, write_file FileWrite, make_directory FileMkdir,
+        rename_file FileRename, remove_file FileRemove, change_mode FileChmod,
+        watch_files FileWatch, read_archive ArchiveRead, write_archive ArchiveWrite,
+        ports PortList, connect_port PortConnect, create_snapshot SnapshotCreate,
+        workspace_snapshots WorkspaceSnapshots, list_snapshots SnapshotList,
+        snapshot SnapshotRead, remove_snapshot SnapshotRemove, fork_snapshot SnapshotFork,
+        list_images ImageList, image ImageRead, remove_image ImageRemove, pull_image ImagePull,
+        import_image ImageImport, build_image ImageBuild, prune_images ImagePrune,
+        export_image ImageExport,
+    );
+    let table: BTreeSet<_> = pinfold_auth::OPERATIONS.iter().map(|op| op.name).collect();
+    assert_eq!(names, table);
+}

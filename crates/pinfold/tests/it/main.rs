@@ -1,0 +1,10 @@
+//! The real program, over homes of its own.
+
+mod bad_input;
+mod commands;
+mod copy;
+mod on_demand;
+mod program;
+mod pty;
+mod restart;
+mod streams;
