@@ -22,8 +22,9 @@ use hierarchy::Hierarchies;
 /// What a launch needs to start in a workspace's groups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupJoin {
-    /// `cgroup.procs` of each v1 group.
-    pub procs: Vec<PathBuf>,
+    /// `tasks` of each v1 group. A lone thread that moves itself by this file, and not by
+    /// `cgroup.procs`, takes no lock of the whole machine, which would wait for milliseconds.
+    pub tasks: Vec<PathBuf>,
     /// The v2 group.
     pub unified: Option<PathBuf>,
     /// `v1` or `v2`: who enforces.

@@ -104,10 +104,10 @@ impl WorkspaceCgroup {
 
     /// What the launcher needs.
     pub fn join(&self) -> CgroupJoin {
-        let procs: BTreeSet<PathBuf> =
-            self.v1.iter().map(|(_, directory)| directory.join("cgroup.procs")).collect();
+        let tasks: BTreeSet<PathBuf> =
+            self.v1.iter().map(|(_, directory)| directory.join("tasks")).collect();
         CgroupJoin {
-            procs: procs.into_iter().collect(),
+            tasks: tasks.into_iter().collect(),
             unified: self.unified.clone(),
             kind: self.kind.clone(),
         }

@@ -63,7 +63,30 @@ impl Hierarchies {
             found.reasons.push("no cgroup filesystem is mounted".into());
         }
         found.earlier = found.search(&tag);
+        found.leave_to_unified();
         found
+    }
+
+    /// Every v2 group freezes, kills and counts CPU time without any controller (Linux 5.14), so
+    /// the v1 hierarchies for that would only make launches slower.
+    fn leave_to_unified(&mut self) {
+        let able = self.unified.as_ref().is_some_and(|base| {
+            ["cgroup.freeze", "cgroup.kill", "cpu.stat"]
+                .iter()
+                .all(|file| base.directory.join(file).exists())
+        });
+        if able {
+            let (gone, kept) = std::mem::take(&mut self.v1)
+                .into_iter()
+                .partition(|base| base.name == "freezer" || base.name == "cpuacct");
+            self.v1 = kept;
+            // Groups an earlier version made there are still found and removed.
+            let gone: Vec<Base> = gone;
+            for base in &gone {
+                let _ = fs::remove_dir(&base.directory);
+            }
+            self.earlier.extend(gone);
+        }
     }
 
     pub(crate) fn kind(&self) -> &'static str {

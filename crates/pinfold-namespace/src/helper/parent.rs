@@ -85,7 +85,7 @@ fn hand_over(launch: &Launch<'_>, pid: i32, child: &OwnedFd) -> Result<(), Failu
 /// Moves this process into the v1 groups; the v2 one is opened, for the clone itself.
 fn join_cgroups(join: Option<&CgroupJoin>) -> Result<Option<OwnedFd>, Failure> {
     let Some(join) = join else { return Ok(None) };
-    for file in &join.procs {
+    for file in &join.tasks {
         write_once(file, b"0").on(Step::JoinCgroup, file.display())?;
     }
     let Some(directory) = &join.unified else { return Ok(None) };
