@@ -1,7 +1,5 @@
 //! Looking for what belongs to the host in the file tree.
 
-use std::os::unix::fs::MetadataExt;
-
 use crate::{Attempt, Category::Paths, Stop, Tried, Wall, raw::io};
 
 fn first_existing(paths: &[&str]) -> Tried {
@@ -79,17 +77,18 @@ fn cloud_credentials() -> Tried {
     ])
 }
 fn write_usr_through() -> Tried {
-    // A write to /usr must land in the own layer: the file system's device must not be the host's.
+    // A write to /usr must land in the own layer: OVERLAYFS_SUPER_MAGIC of statfs(2).
+    const OVERLAY: i64 = 0x794c_7630;
     let path = "/usr/attack-probe";
     std::fs::write(path, "x").map_err(io)?;
-    let written = std::fs::metadata(path).map_err(io)?;
-    let kind = std::fs::read_to_string("/proc/self/mountinfo").map_err(io)?;
-    let overlay = kind.lines().any(|line| {
-        let major_minor = format!("{}:{}", libc::major(written.dev()), libc::minor(written.dev()));
-        line.split(' ').nth(2) == Some(major_minor.as_str()) && line.contains(" - overlay ")
-    });
+    let name = crate::raw::c(path);
+    // SAFETY: plain numbers; all zero is valid.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a live C string and a live out-parameter.
+    let asked = unsafe { libc::statfs(name.as_ptr(), &raw mut found) };
     std::fs::remove_file(path).map_err(io)?;
-    if overlay {
+    crate::raw::check(asked)?;
+    if found.f_type == OVERLAY {
         Err(Stop::Nothing("own layer"))
     } else {
         Ok("the write went to the host's /usr".into())

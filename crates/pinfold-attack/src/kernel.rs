@@ -53,7 +53,6 @@ simple! {
     open_by_handle = libc::SYS_open_by_handle_at, [libc::AT_FDCWD as usize, zeros(), 0];
     move_pages_init = libc::SYS_move_pages, [1, 0, zeros(), zeros(), zeros(), 0];
     migrate_pages = libc::SYS_migrate_pages, [1, 1, zeros(), zeros()];
-    mbind = libc::SYS_set_mempolicy_home_node, [0, 0, 0, 0];
     landlock_probe_lsm = 461, [zeros(), zeros(), 0];
     memfd_secret = libc::SYS_memfd_secret, [0];
     kcmp_init = libc::SYS_kcmp, [1, std::process::id() as usize, 0, 0, 0];
@@ -120,7 +119,7 @@ fn handle_of_root() -> Tried {
     Ok(format!("opened a file by handle as descriptor {fd}"))
 }
 
-const DENIED: &[&str] = &["EPERM", "ENOSYS"];
+const DENIED: &[&str] = &["EPERM", "ENOSYS", "EACCES"];
 
 macro_rules! table {
     ($($id:literal, $body:ident, $what:literal, $source:literal;)*) => {
@@ -160,7 +159,6 @@ table! {
     "sys-handle-of-root", handle_of_root, "take the root's handle and open it", "the shocker attack of 2014";
     "sys-move-pages", move_pages_init, "move process 1's pages", "move_pages(2)";
     "sys-migrate-pages", migrate_pages, "migrate process 1's pages", "migrate_pages(2)";
-    "sys-mempolicy-home-node", mbind, "reach a young memory-policy call", "set_mempolicy_home_node(2)";
     "sys-lsm", landlock_probe_lsm, "list security modules", "lsm_list_modules, Linux 6.8";
     "sys-memfd-secret", memfd_secret, "make memory that cannot be swapped or counted as usual", "memfd_secret(2)";
     "sys-kcmp", kcmp_init, "compare kernel objects with process 1's", "kcmp(2)";

@@ -12,7 +12,7 @@
 //! This program is the one place outside `pinfold-sys` with unsafe code: an attacker makes raw
 //! system calls with wrong arguments on purpose, which no safe wrapper can offer. It is never
 //! linked into the server, the launcher or the guest.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "an attacker makes raw calls that no safe wrapper offers")]
 #![expect(
     clippy::cast_sign_loss,
     clippy::cast_possible_wrap,
@@ -166,7 +166,36 @@ pub struct Attempt {
     pub body: fn() -> Tried,
 }
 
+/// What an attempt says of itself, for whoever runs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Stable name.
+    pub id: String,
+    /// Kind.
+    pub category: Category,
+    /// The wall it runs against.
+    pub wall: Wall,
+    /// What is tried.
+    pub what: String,
+    /// Where it is known from.
+    pub source: String,
+    /// Errors that mean the wall held.
+    pub held: Vec<String>,
+}
+
 impl Attempt {
+    /// What it says of itself.
+    pub fn entry(&self) -> Entry {
+        Entry {
+            id: self.id.to_owned(),
+            category: self.category,
+            wall: self.wall,
+            what: self.what.to_owned(),
+            source: self.source.to_owned(),
+            held: self.held.iter().map(|error| (*error).to_owned()).collect(),
+        }
+    }
+
     /// Runs the body in this process.
     pub fn run(&self) -> Outcome {
         match (self.body)() {
@@ -174,15 +203,6 @@ impl Attempt {
             Err(Stop::Errno(errno)) => Outcome::Refused { error: raw::errno_name(errno) },
             Err(Stop::Nothing(word)) => Outcome::Refused { error: word.to_owned() },
             Err(Stop::Inapplicable(reason)) => Outcome::Inapplicable { reason },
-        }
-    }
-
-    /// Whether this outcome means that the wall held.
-    pub fn holds(&self, outcome: &Outcome) -> bool {
-        match outcome {
-            Outcome::Gained { .. } => false,
-            Outcome::Refused { error } => self.held.contains(&error.as_str()),
-            Outcome::Inapplicable { .. } => true,
         }
     }
 }

@@ -338,7 +338,7 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         wall: Wall::UserNamespace,
         what: "make a node of the host's disk",
         source: "mknod(2); CVE-2020-15257 aftermath",
-        held: &["EPERM"],
+        held: &["EPERM", "EACCES"],
         body: mknod_disk,
     },
 ];

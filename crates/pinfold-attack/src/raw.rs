@@ -115,7 +115,7 @@ pub fn errno_name(errno: i32) -> String {
 }
 
 /// Names in a host's root directory that a workspace's root never has.
-const HOST_SIGNS: &[&str] = &["lost+found", "boot", "vmlinuz", "initrd.img", "etc/machine-id"];
+const HOST_SIGNS: &[&str] = &["lost+found", "boot/grub", "vmlinuz", "initrd.img", "etc/machine-id"];
 
 /// The first sign of the host's root below `prefix`.
 pub fn host_sign(prefix: &str) -> Option<String> {

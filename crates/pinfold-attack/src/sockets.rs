@@ -432,6 +432,7 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         held: &[
             "no resolver",
             "refused",
+            "EAGAIN",
             "ENETUNREACH",
             "ECONNREFUSED",
             "EHOSTUNREACH",
