@@ -119,7 +119,7 @@ const BANS: &[Ban] = &[
 
 /// Text that no file holds: where somebody's machine keeps the tree, and who served its packages.
 const MACHINE: &[&str] =
-    &["/work/main", "/work/shared", "/farm/", "artifactory", "/root/.cargo", "/tmp/pinfold/"];
+    &["/work/main", "/work/shared", "/farm/", "artifactory", "/root/.cargo/registry", "/tmp/pinfold/"];
 
 pub(crate) fn check(repo: &Repo) -> anyhow::Result<Vec<Problem>> {
     let mut problems = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! Each module wraps one facility that no well-kept crate wraps safely. Every unsafe block names
 //! the invariant that makes it sound. Nothing here decides anything: policy lives above.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "this is the one room for it")]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod btrfs;
@@ -10,6 +10,7 @@ pub mod fill;
 pub mod inherit;
 pub mod launch;
 pub mod loopdev;
+pub mod memory;
 pub mod mounts;
 pub mod netif;
 pub mod privilege;
