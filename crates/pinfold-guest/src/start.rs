@@ -6,6 +6,7 @@ use std::{
     os::unix::net::UnixListener as StdListener,
     process::ExitCode,
     rc::Rc,
+    time::Duration,
 };
 
 use pinfold_proto::{GuestConfig, frame::MAX_JSON};
@@ -20,6 +21,8 @@ use crate::{guest::Guest, watched::watched};
 const LISTENER: i32 = 3;
 /// The pipe with the configuration.
 const CONFIG: i32 = 4;
+/// When what only the start needed may go.
+const SETTLED: Duration = Duration::from_millis(300);
 /// Threads for file work that may wait.
 const FILE_THREADS: usize = 8;
 
@@ -85,6 +88,11 @@ fn start() -> Result<(), StartError> {
             drop(guest.execs.start(&guest, id, spec));
         }
         tokio::task::spawn_local(Rc::clone(&guest).listen(listener));
+        tokio::task::spawn_local(async {
+            tokio::time::sleep(SETTLED).await;
+            // Only a matter of size: hundreds of idle guests wait at once.
+            drop(pinfold_sys::memory::drop_program_pages());
+        });
         guest.execs.ended().await;
         Ok(())
     })

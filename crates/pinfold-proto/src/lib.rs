@@ -27,7 +27,7 @@
 //! | `data0`…, empty `data0` | `close` (reply) | `write`, `archive_put` |
 //! | `data0`…, empty `data0`, `message` ([`ExecControl`]) | `message` ([`ExecStarted`]), `data1`/`data2`…, `close` (`ExecResult`) | `exec`, `attach` |
 //! | `data0`…, empty `data0` | `message`, `data0`…, empty `data0`, `close` | `tcp` |
-//! | | `message`…, `close` | `watch` |
+//! | | `message`, then `data0` frames with a JSON list of `WatchEvent` each | `watch` |
 //!
 //! An empty `data0` ends that direction; `close` is the last word of the guest and carries the
 //! reply; `reset` from either side ends a stream at once, with an error as JSON. Frames for a
@@ -37,15 +37,15 @@
 //!
 //! Data frames cost credit, [`flow::cost`] each, from a window of [`flow::WINDOW`] per stream and
 //! direction; `window` gives it back as the receiver's consumer takes the bytes. Sending beyond
-//! the window ends the connection. What JSON messages may pile up is bounded by the requests
-//! themselves.
+//! the window ends the connection. Messages and replies cost none: each request brings few.
 //!
 //! # Evolution
 //!
 //! A workspace outlives servers, so a newer server meets older guests. [`PROTOCOL`] rises when an
 //! old guest could misunderstand, not when something is added: JSON ignores unknown fields, every
 //! field added later has a default, and a request that a guest does not know is answered with
-//! `unprocessable`. A guest answers [`Welcome`] with the lower of both versions, and a server
+//! `unprocessable`. What says how to run a command (`ExecSpec`) is the exception: an option that an
+//! old guest does not know is an error, because leaving it out would run something else. A guest answers [`Welcome`] with the lower of both versions, and a server
 //! supports every version back to [`OLDEST_PROTOCOL`].
 //!
 //! ```

@@ -122,7 +122,7 @@ pub enum Request {
         /// Group inside.
         gid: u32,
     },
-    /// Changes below a path: one empty message once it watches, then `WatchEvent`s.
+    /// Changes below a path: one empty message once it watches, then `WatchEvent`s as data.
     Watch {
         /// Path.
         path: String,

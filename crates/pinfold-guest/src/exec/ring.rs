@@ -144,7 +144,7 @@ mod tests {
             for (stderr, length, look) in pushes {
                 let kind = if stderr { Kind::Data2 } else { Kind::Data1 };
                 for _ in 0..length {
-                    let byte = (model.len() % 251) as u8;
+                    let byte = u8::try_from(model.len() % 251).expect("below 256");
                     buffer.extend_from_slice(&[byte]);
                     model.push((kind, byte));
                 }

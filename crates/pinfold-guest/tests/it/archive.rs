@@ -14,7 +14,10 @@ use crate::{
     node::guest::{ByteStream, Guest},
 };
 
-fn entry(kind: Type, path: &str, link: &str, content: &[u8]) -> (Entry, Vec<u8>) {
+/// An entry and its content.
+type Part = (Entry, Vec<u8>);
+
+fn entry(kind: Type, path: &str, link: &str, content: &[u8]) -> Part {
     let entry = Entry {
         kind,
         path: path.into(),
@@ -29,7 +32,7 @@ fn entry(kind: Type, path: &str, link: &str, content: &[u8]) -> (Entry, Vec<u8>)
     (entry, content.to_vec())
 }
 
-fn tar(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
+fn tar(entries: &[Part]) -> Vec<u8> {
     let mut out = Vec::new();
     for (entry, content) in entries {
         write(&mut out, entry).unwrap();
@@ -42,7 +45,7 @@ fn tar(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
 
 async fn put(guest: &Guest, dir: &str, tar: Vec<u8>) -> Result<u64, Error> {
     let options = ArchiveOptions::default();
-    guest.archive_put(dir, pieces(tar), options).await.map(|done| done.entries)
+    guest.archive_put(dir, pieces(&tar), options).await.map(|done| done.entries)
 }
 
 #[tokio::test]
@@ -134,7 +137,7 @@ async fn hostile_archives_stay_inside_their_directory() {
     std::fs::write(workspace.path("outside/victim"), "kept").unwrap();
     let abs_victim = workspace.path("outside/victim");
     let f = |path: &str| entry(Type::File, path, "", b"evil");
-    let cases: Vec<(&str, Vec<(Entry, Vec<u8>)>)> = vec![
+    let cases: Vec<(&str, Vec<Part>)> = vec![
         ("dotdot", vec![f("../escaped")]),
         ("dotdot deep", vec![f("a/../../escaped")]),
         ("dotdot dir", vec![entry(Type::Directory, "..", "", b""), f("x/..")]),
@@ -221,10 +224,10 @@ async fn damaged_cut_and_oversized_archives_are_errors() {
     assert_eq!(put(&guest, &dir, vec![b'x'; 2048]).await.unwrap_err().code, ErrorCode::BadImage);
     assert_eq!(put(&guest, &dir, vec![]).await.unwrap(), 0);
     let options = ArchiveOptions { max_bytes: Some(4999), ..ArchiveOptions::default() };
-    let refused = guest.archive_put(&dir, pieces(good.clone()), options).await.unwrap_err();
+    let refused = guest.archive_put(&dir, pieces(&good), options).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::TooLarge);
     let options = ArchiveOptions { create: false, ..ArchiveOptions::default() };
-    let refused = guest.archive_put("/nonexistent", pieces(good), options).await.unwrap_err();
+    let refused = guest.archive_put("/nonexistent", pieces(&good), options).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::NotFound);
 
     // Given up halfway, by the caller and by whoever made the bytes: nothing hangs, nothing leaks.

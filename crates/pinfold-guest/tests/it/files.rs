@@ -16,7 +16,7 @@ use crate::{
     node::guest::{ByteStream, Guest},
 };
 
-pub(crate) fn pieces(data: Vec<u8>) -> ByteStream {
+pub(crate) fn pieces(data: &[u8]) -> ByteStream {
     let pieces: Vec<_> =
         data.chunks(100_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
     std::boxed::Box::pin(stream::iter(pieces))
@@ -31,7 +31,7 @@ pub(crate) async fn whole(mut content: ByteStream) -> Result<Vec<u8>, Error> {
 }
 
 async fn write(guest: &Guest, path: &str, data: &[u8], options: WriteOptions) -> Result<(), Error> {
-    let info = guest.write(path, options, pieces(data.to_vec())).await?;
+    let info = guest.write(path, options, pieces(data)).await?;
     assert_eq!((info.kind, path.ends_with(&info.name)), (FileKind::File, true));
     Ok(())
 }
@@ -101,20 +101,19 @@ async fn a_replacement_is_all_or_nothing_and_keeps_mode_owner_and_links() {
     assert!(tokio::time::timeout(std::time::Duration::from_millis(200), never).await.is_err());
     // The guest hears of it on the same channel before the next request.
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
-    let line = format!(
+    let gone = format!(
         "until [ $(ls -A {} | wc -l) = {before} ]; do sleep 0.01; done",
         workspace.dir.display()
     );
-    assert_eq!(run(&guest, sh(&line)).await.result.exit_code, Some(0));
+    assert_eq!(run(&guest, sh(&gone)).await.result.exit_code, Some(0));
 
-    guest.write(&link, WriteOptions::default(), pieces(b"new".to_vec())).await.unwrap();
+    guest.write(&link, WriteOptions::default(), pieces(b"new")).await.unwrap();
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
     let facts = std::fs::metadata(&path).unwrap();
     assert_eq!((facts.uid(), facts.gid(), facts.mode() & 0o7777), (1234, 567, 0o4755));
     assert_eq!(names(), before);
-    let onto =
-        guest.write(workspace.dir.to_str().unwrap(), WriteOptions::default(), pieces(vec![]));
+    let onto = guest.write(workspace.dir.to_str().unwrap(), WriteOptions::default(), pieces(&[]));
     assert_eq!(onto.await.unwrap_err().code, ErrorCode::Unprocessable);
 }
 
@@ -135,12 +134,11 @@ async fn what_is_no_file_is_refused_without_waiting() {
     ] {
         assert_eq!(guest.read(path, 0, None).await.err().unwrap().code, code, "{path:?}");
     }
-    let refused = guest.write(&fifo, WriteOptions::default(), pieces(vec![1])).await.unwrap_err();
+    let refused = guest.write(&fifo, WriteOptions::default(), pieces(&[1])).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Unprocessable);
     let at = WriteOptions { offset: Some(0), ..WriteOptions::default() };
-    assert!(guest.write(&fifo, at, pieces(vec![1])).await.is_err());
-    let full =
-        guest.write("/dev/full", WriteOptions::default(), pieces(vec![1])).await.unwrap_err();
+    assert!(guest.write(&fifo, at, pieces(&[1])).await.is_err());
+    let full = guest.write("/dev/full", WriteOptions::default(), pieces(&[1])).await.unwrap_err();
     assert_eq!(full.code, ErrorCode::Unprocessable);
 }
 
