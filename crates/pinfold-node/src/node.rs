@@ -13,7 +13,7 @@ use pinfold_types::{
     config::Config,
     limits::{LimitKind, ResourceLimits},
 };
-use tokio::sync::{Notify, OnceCell, Semaphore};
+use tokio::sync::{Notify, OnceCell, Semaphore, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -168,8 +168,14 @@ impl LocalNode {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let task = self.inner().tasks.spawn(operation(Arc::clone(self.inner())));
-        task.await.unwrap_or_else(|err| Err(Error::internal(format!("an operation died: {err}"))))
+        let (sender, receiver) = oneshot::channel();
+        let operation = operation(Arc::clone(self.inner()));
+        self.inner().tasks.spawn(async move {
+            // A result that nobody waits for any more is dropped here, where it is still work
+            // under way: a throw-away workspace ends with it.
+            let _ = sender.send(operation.await);
+        });
+        receiver.await.unwrap_or_else(|_| Err(Error::internal("an operation died")))
     }
 }
 

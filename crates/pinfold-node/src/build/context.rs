@@ -276,7 +276,7 @@ mod tests {
             let mut out = Vec::new();
             pack(root, &sources, rename, &mut out).map(|()| names(&out))
         };
-        assert_eq!(pack(&["src", "b"], None).expect("fine"), ["deep/", "deep/a", "b"]);
+        assert_eq!(pack(&["src", "b"], None).expect("fine"), ["deep", "deep/a", "b"]);
         assert_eq!(pack(&["b"], Some("c")).expect("fine"), ["c"]);
         assert_eq!(pack(&["out"], None).expect("the link itself"), ["out"]);
         for bad in ["out/passwd", "../x", "missing"] {

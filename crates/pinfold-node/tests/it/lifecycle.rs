@@ -181,8 +181,15 @@ async fn a_killed_guest_is_told_and_can_be_started_again() {
     until("it is marked stopped", || node.get("w").expect("kept").state == WorkspaceState::Stopped)
         .await;
     assert!(node.get("w").expect("kept").reason.expect("a reason").contains("killed"));
-    let logs = node.logs("w", 0).await.expect("logs");
-    assert!(logs.events.iter().any(|event| event.kind == "workspace.died"), "{logs:?}");
+    let told = async {
+        let told = |logs: pinfold_types::api::WorkspaceLogs| {
+            logs.events.iter().any(|event| event.kind == "workspace.died")
+        };
+        while !told(node.logs("w", 0).await.expect("logs")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told).await.expect("it is in the log");
     node.start("w").await.expect("started again");
     assert_eq!(sh(&node, "w", "echo back").await.1, "back\n");
 }

@@ -32,6 +32,9 @@ async fn memory_processes_disk_and_output() {
     let (forks, _) = sh(&node, "w", "for i in $(seq 60); do sleep 2 & done").await;
     assert!(forks.limits_hit.contains(&LimitKind::Pids), "{forks:?}");
 
+    while node.stats("w").await.expect("stats").pids.expect("counted") > 5 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     let full = "dd if=/dev/zero of=/root/big bs=1M count=64; code=$?; sync; exit $code";
     let (full, text) = sh(&node, "w", full).await;
     assert_ne!(full.exit_code, Some(0), "{text}");

@@ -57,6 +57,8 @@ async fn what_is_captured_while_programs_write_is_one_instant() {
         .exec("w", pinfold_types::exec::ExecSpec::argv(["/bin/sh", "-c", writer]))
         .await
         .expect("exec");
+    let (begun, _) = sh(&node, "w", "while [ ! -s /root/b ]; do sleep 0.01; done").await;
+    assert_eq!(begun.exit_code, Some(0));
     for number in 1..=5 {
         let outcome = node.fork("w", ForkWorkspace::default()).await.expect("forked");
         let pinfold_types::workspace::ForkOutcome::Workspace(child) = &outcome[0] else {

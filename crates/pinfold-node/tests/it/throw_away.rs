@@ -39,5 +39,5 @@ async fn a_client_that_goes_away_takes_it_along() {
         drop(cut);
     }
     node.clone().shutdown().await.expect("shut down");
-    until("all are destroyed", || node.list().is_empty()).await;
+    assert_eq!(node.list(), Vec::new(), "all are destroyed");
 }
