@@ -131,7 +131,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn quiet_is_counted_from_the_last_end() {
         let flights = InFlight::default();
-        let quiet = Duration::from_secs(60);
+        let quiet = Duration::from_mins(1);
         let first = flights.begin();
         assert_eq!(flights.count(), 1);
         let started = tokio::time::Instant::now();

@@ -84,13 +84,13 @@ pub(crate) async fn run(
             || held.jobs() >= MAX_GROUP
             || closed;
         held.sort(&mut group, all);
-        if !group.is_empty() {
-            counts.note(&group);
-            commit(&mut conn, &mut group).await;
-        }
         if all && !held.events.is_empty() {
             counts.note(&held.events);
             commit_events(&mut conn, &mut held.events).await;
+        }
+        if !group.is_empty() {
+            counts.note(&group);
+            commit(&mut conn, &mut group).await;
         }
         if counts.since_trim >= TRIM_EVERY {
             counts.since_trim = 0;

@@ -87,6 +87,7 @@ async fn events_that_nobody_waits_for_are_all_kept_in_order() {
         store.append_event_relaxed(event("kind", &place.to_string()));
     }
     store.flush().await.expect("flushed");
+    assert_eq!(store.events(None, 0, 1000).await.expect("read").len(), 16 * 7 + 5);
     store.append_event_relaxed(event("kind", "alone"));
     // By itself, without a flush.
     let kept = loop {
