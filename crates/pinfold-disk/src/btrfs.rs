@@ -311,7 +311,7 @@ impl Backend for Btrfs {
     }
 
     fn sweep(&self) -> Result<usize, DiskError> {
-        // Since Linux 6.11 the kernel removes the quota group with its subvolume.
+        // Newer kernels (6.18 does) remove the quota group with its subvolume themselves.
         if self.quota.is_none() || self.image.is_none() {
             return Ok(0);
         }

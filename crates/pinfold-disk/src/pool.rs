@@ -25,7 +25,7 @@ pub(crate) use inner::Inner;
 
 /// Threads that make the clones of one [`Pool::clone_many`]: snapshots that are asked for at the
 /// same time share one commit.
-const CLONE_THREADS: usize = 16;
+const CLONE_THREADS: usize = 32;
 
 /// The disks of one `$PINFOLD_HOME`. Calls block; different disks may be worked on at once, one
 /// disk by one caller at a time.
