@@ -12,7 +12,6 @@ use std::{
 
 const LOOP_CTL_GET_FREE: u64 = 0x4C82;
 const LOOP_CONFIGURE: u64 = 0x4C0A;
-const LOOP_CLR_FD: u64 = 0x4C01;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
 /// How often another process may win the race for a free device.
@@ -116,13 +115,5 @@ fn configure(device: &File, file: BorrowedFd<'_>, direct_io: bool) -> io::Result
     };
     // SAFETY: `config` is the structure this request takes and outlives the call.
     let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw mut config) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Detaches the device at `path` when its last user has gone.
-pub fn detach(path: &std::path::Path) -> io::Result<()> {
-    let device = OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(path)?;
-    // SAFETY: the request takes no argument.
-    let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
