@@ -30,7 +30,7 @@ impl Built {
         let target = test.parent().expect("deps").to_owned();
         let up = |steps| target.ancestors().nth(steps).expect("target/TRIPLE/PROFILE/deps");
         let host = up(3).join(up(1).file_name().expect("a profile")).join("deps");
-        Self { host, at, target }
+        Self { target, host, at }
     }
 
     /// Variants of a library that are not younger than this test, newest first.
