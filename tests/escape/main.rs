@@ -73,18 +73,16 @@ fn bare(id: &str) -> String {
     let text = String::from_utf8_lossy(&output.stdout);
     let printed: Option<serde_json::Value> =
         text.lines().find_map(|line| serde_json::from_str(line).ok());
-    match printed {
-        Some(outcome) => match outcome["outcome"].as_str() {
-            Some("gained") => "gained".into(),
-            Some("refused") => outcome["error"].as_str().unwrap_or_default().to_owned(),
-            _ => "inapplicable".into(),
-        },
+    let Some(outcome) = printed else {
         // `bare.sh` itself must not fail: nothing would have been tried.
-        None => {
-            let error = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.code() == Some(124), "{id}: {:?} {error}", output.status);
-            "did not end".into()
-        }
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(124), "{id}: {:?} {error}", output.status);
+        return "did not end".into();
+    };
+    match outcome["outcome"].as_str() {
+        Some("gained") => "gained".into(),
+        Some("refused") => outcome["error"].as_str().unwrap_or_default().to_owned(),
+        _ => "inapplicable".into(),
     }
 }
 

@@ -118,8 +118,14 @@ const BANS: &[Ban] = &[
 ];
 
 /// Text that no file holds: where somebody's machine keeps the tree, and who served its packages.
-const MACHINE: &[&str] =
-    &["/work/main", "/work/shared", "/farm/", "artifactory", "/root/.cargo/registry", "/tmp/pinfold/"];
+const MACHINE: &[&str] = &[
+    "/work/main",
+    "/work/shared",
+    "/farm/",
+    "artifactory",
+    "/root/.cargo/registry",
+    "/tmp/pinfold/",
+];
 
 pub(crate) fn check(repo: &Repo) -> anyhow::Result<Vec<Problem>> {
     let mut problems = Vec::new();

@@ -102,7 +102,9 @@ fn host_mounts() -> Tried {
     let bad = text.lines().find(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
         fields.get(4).is_some_and(|target| {
-            ["/host", "/mnt/host", "/oldroot", "/old_root", "/.old"].iter().any(|bad| target.starts_with(bad))
+            ["/host", "/mnt/host", "/oldroot", "/old_root", "/.old"]
+                .iter()
+                .any(|bad| target.starts_with(bad))
         })
     });
     bad.map_or(Err(Stop::Nothing("none visible")), |line| Ok(line.to_owned()))

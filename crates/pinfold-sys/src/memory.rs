@@ -2,6 +2,7 @@
 
 use std::io;
 
+// SAFETY: symbols of every linked program (ld(1)); only their addresses are taken.
 unsafe extern "C" {
     /// First byte of the program, set by the linker.
     static __executable_start: u8;
