@@ -3,6 +3,8 @@
 //! As root: `cargo run --example measure -p pinfold-node --release`, after
 //! `cargo build --release -p pinfold-guest -p pinfold-namespace`.
 
+#![expect(clippy::print_stdout, reason = "a table for people")]
+
 use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},

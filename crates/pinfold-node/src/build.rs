@@ -44,7 +44,7 @@ impl LocalNode {
         request.check()?;
         let steps = Steps::parse(&request.steps)?;
         let inner = self.inner();
-        let context = match request.context {
+        let files = match request.context {
             BuildContext::Nothing => None,
             BuildContext::Path { path } => Some(context::Context::at(PathBuf::from(path))?),
             BuildContext::Upload => {
@@ -57,7 +57,7 @@ impl LocalNode {
         let mut build = Build {
             inner: Arc::clone(inner),
             progress,
-            context,
+            context: files,
             below: base.layers.clone(),
             stage: Stage { inner: Arc::clone(inner), image: base.id, ours: false },
             base: base.id,
@@ -161,16 +161,13 @@ impl Build {
     async fn layer(&mut self, step: &Step, copied: Option<&str>) -> Result<()> {
         let key = steps::cache_key(&self.below, &step.action, &self.surroundings(), copied);
         let cached = self.inner.images.cached_layer(&key).filter(|_| self.use_cache);
-        let layer = match cached {
-            Some(layer) => {
-                self.say("done before".to_owned()).await;
-                layer
-            }
-            None => {
-                let layer = self.perform(step).await?;
-                self.inner.images.cache_layer(&key, &layer)?;
-                layer
-            }
+        let layer = if let Some(layer) = cached {
+            self.say("done before".to_owned()).await;
+            layer
+        } else {
+            let layer = self.perform(step).await?;
+            self.inner.images.cache_layer(&key, &layer)?;
+            layer
         };
         self.below.push(layer.clone());
         self.layers.push(layer);

@@ -176,19 +176,18 @@ impl Inner {
         create.check()?;
         let image_name =
             create.image.clone().unwrap_or_else(|| self.config.workspaces.default_image.clone());
-        let spec = match request.exec {
-            Some(spec) => spec,
-            None => {
-                let image = self.image_for(image_name.as_str()).await?;
-                if image.defaults.command.is_empty() {
-                    return Err(Error::new(
-                        ErrorCode::InvalidArgument,
-                        format!("image {image_name:?} brings no command of its own"),
-                    )
-                    .hint("say what to run: pinfold run -- COMMAND"));
-                }
-                ExecSpec::argv(image.defaults.command)
+        let spec = if let Some(spec) = request.exec {
+            spec
+        } else {
+            let image = self.image_for(image_name.as_str()).await?;
+            if image.defaults.command.is_empty() {
+                return Err(Error::new(
+                    ErrorCode::InvalidArgument,
+                    format!("image {:?} brings no command of its own", image_name.as_str()),
+                )
+                .hint("say what to run: pinfold run -- COMMAND"));
             }
+            ExecSpec::argv(image.defaults.command)
         };
         spec.check()?;
         create.stopped = false;

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use pinfold_namespace::WorkspaceCgroup;
 use pinfold_store::{Change, WorkspaceRow};
 use pinfold_types::{
     Error, ErrorCode, Result, WorkspaceEvent, WorkspaceState,
@@ -133,7 +134,7 @@ impl Inner {
                 if lost {
                     self.note(
                         "workspace.environment_lost",
-                        workspace.id,
+                        &workspace.id,
                         serde_json::json!({"variables": row.spec.env_count,
                             "why": "it was held in memory only, and the server was restarted"}),
                     );
@@ -394,13 +395,13 @@ pub(crate) async fn freeze(live: &Arc<Live>) -> Result<()> {
 /// Lets them go on. Never fails an operation: what stays frozen is logged.
 pub(crate) async fn thaw(live: &Arc<Live>) {
     let live = Arc::clone(live);
-    let thawed = blocking(move || live.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.thaw()));
+    let thawed = blocking(move || live.cgroup.as_ref().map_or(Ok(()), WorkspaceCgroup::thaw));
     if let Err(err) = thawed.await {
         tracing::error!(%err, context = ?err.internal, "processes stay frozen");
     }
 }
 
-pub(crate) fn freezer(live: &Live) -> Result<&pinfold_namespace::WorkspaceCgroup> {
+pub(crate) fn freezer(live: &Live) -> Result<&WorkspaceCgroup> {
     live.cgroup.as_ref().ok_or_else(|| {
         Error::new(ErrorCode::CannotEnforce, "processes cannot be frozen here: no usable cgroup")
             .hint("stop the workspace instead; pinfold doctor names the mend")

@@ -171,6 +171,7 @@ fn cannot_enforce(kind: LimitKind, value: u64, why: &str) -> Error {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "the shape that is asked for")]
     fn all(_: LimitKind) -> Result<String, String> {
         Ok("test".into())
     }

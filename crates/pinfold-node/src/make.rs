@@ -51,7 +51,7 @@ impl LocalNode {
     pub async fn create(&self, request: CreateWorkspace) -> Result<WorkspaceInfo> {
         self.shielded(|inner| async move {
             let plan = inner.plan_create(request, false).await?;
-            let (workspace, _) = inner.make(plan, |_| async { Ok(()) }).await?;
+            let (workspace, ()) = inner.make(plan, |_| async { Ok(()) }).await?;
             Ok(workspace.info())
         })
         .await
@@ -159,7 +159,7 @@ impl Inner {
         match made.await {
             Ok((live, value)) => {
                 let workspace = Workspace::new(row, env, command_env);
-                let row = self.settle(&workspace, live.as_ref())?;
+                let row = Self::settle(&workspace, live.as_ref())?;
                 reservation.fill(&workspace);
                 self.store.update_workspace_relaxed(&row);
                 if let Some(live) = live {
@@ -242,7 +242,7 @@ impl Inner {
     }
 
     /// The states a new workspace goes through, once all of it stands.
-    fn settle(&self, workspace: &Workspace, live: Option<&Arc<Live>>) -> Result<WorkspaceRow> {
+    fn settle(workspace: &Workspace, live: Option<&Arc<Live>>) -> Result<WorkspaceRow> {
         let Some(live) = live else {
             return workspace.advance(WorkspaceEvent::DiskReady, |_| {});
         };

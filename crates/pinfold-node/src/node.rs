@@ -221,7 +221,7 @@ impl Inner {
     }
 
     /// Records what the node did by itself. It travels with the next commit.
-    pub(crate) fn note(&self, kind: &str, object: impl ToString, detail: serde_json::Value) {
+    pub(crate) fn note(&self, kind: &str, object: &impl ToString, detail: serde_json::Value) {
         self.store.append_event_relaxed(Event {
             at: jiff::Timestamp::now(),
             kind: kind.to_owned(),

@@ -84,7 +84,7 @@ mod tests {
         let later = now + Duration::from_millis(500);
         assert_eq!(limiter.take(0, later), None);
         assert_eq!(limiter.take(100, later), Some(Duration::from_millis(100)));
-        let idle = now + Duration::from_secs(3600);
+        let idle = now + Duration::from_hours(1);
         assert_eq!(limiter.take(1000, idle), None);
         assert!(limiter.take(1, idle).is_some(), "idle time is not saved up beyond a second");
     }

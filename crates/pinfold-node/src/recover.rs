@@ -21,7 +21,7 @@
 mod leftovers;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -78,13 +78,13 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<Vec<RecoveryAction>> {
             Verdict::Keep(row, live, said) => {
                 kept.insert(row.id);
                 if let Some((action, reason)) = said {
-                    actions.push(action_on("workspace", row.id, action, &reason));
+                    actions.push(action_on("workspace", &row.id, action, &reason));
                     changes.push(Change::UpdateWorkspace(Box::new(row.clone())));
                 }
                 inner.take_in(row, live);
             }
             Verdict::Remove(row, live, action, reason) => {
-                actions.push(action_on("workspace", row.id, action, &reason));
+                actions.push(action_on("workspace", &row.id, action, &reason));
                 // The disk is reclaimed with all others that no record names.
                 inner.remove_now(&row, live.as_ref()).await;
                 changes.push(Change::DeleteWorkspace(row.id));
@@ -113,7 +113,7 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<Vec<RecoveryAction>> {
 
 pub(crate) fn action_on(
     kind: &str,
-    object: impl ToString,
+    object: &impl ToString,
     action: &str,
     reason: &str,
 ) -> RecoveryAction {
@@ -249,7 +249,7 @@ impl Inner {
     /// Puts a recorded workspace in its place and follows its boot.
     fn take_in(self: &Arc<Self>, row: WorkspaceRow, live: Option<Arc<Live>>) {
         let ephemeral = row.spec.ephemeral;
-        let workspace = Workspace::new(row, Default::default(), Default::default());
+        let workspace = Workspace::new(row, BTreeMap::new(), BTreeMap::new());
         // The time that the server was away is not the workspace's idleness.
         workspace.activity.touch();
         self.registry.insert_recovered(&workspace);

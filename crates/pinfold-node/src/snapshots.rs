@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use pinfold_namespace::WorkspaceCgroup;
 use pinfold_store::{Change, SnapshotRow, SnapshotState, WorkspaceRow};
 use pinfold_types::{
     Error, ErrorCode, Result, SnapshotId, SnapshotName, WorkspaceId, WorkspaceState,
@@ -290,7 +291,7 @@ impl<'a> Frozen<'a> {
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
-        if let Some(Err(err)) = self.0.cgroup.as_ref().map(|cgroup| cgroup.thaw()) {
+        if let Some(Err(err)) = self.0.cgroup.as_ref().map(WorkspaceCgroup::thaw) {
             tracing::error!(pid = self.0.pid, %err, "processes stay frozen");
         }
     }

@@ -44,7 +44,7 @@ impl Inner {
     /// The first process of a boot has ended. Unless somebody is ending the boot on purpose, the
     /// workspace is stopped now, with a reason.
     async fn guest_gone(self: &Arc<Self>, workspace: &Arc<Workspace>, live: &Arc<Live>) {
-        let _one = workspace.operation.lock().await;
+        let one = workspace.operation.lock().await;
         let ours = workspace.live().is_some_and(|present| Arc::ptr_eq(&present, live));
         if !ours || !workspace.state().is_live() {
             return;
@@ -65,8 +65,8 @@ impl Inner {
         }
         tracing::warn!(id = %workspace.id, boot = live.boot, reason, "workspace stopped by itself");
         let detail = serde_json::json!({"boot": live.boot, "reason": reason});
-        self.note("workspace.died", workspace.id, detail);
-        drop(_one);
+        self.note("workspace.died", &workspace.id, detail);
+        drop(one);
         if ephemeral && let Err(err) = self.destroy(workspace).await {
             tracing::debug!(id = %workspace.id, %err, "a throw-away workspace was gone already");
         }

@@ -25,11 +25,11 @@ pub(super) async fn snapshots(
         if unfinished(row.state) {
             changes.push(Change::DeleteSnapshot(row.id));
             let reason = "its making or removal had been cut short";
-            actions.push(action_on("snapshot", row.id, "finished", reason));
+            actions.push(action_on("snapshot", &row.id, "finished", reason));
         } else if !there {
             // The record stays: a pool that is not the usual one must not make them all go.
             let reason = "its disk is not in the pool";
-            actions.push(action_on("snapshot", row.id, "kept without a disk", reason));
+            actions.push(action_on("snapshot", &row.id, "kept without a disk", reason));
         }
     }
     Ok(actions)
@@ -70,7 +70,7 @@ async fn cgroups_and_runs(inner: &Arc<Inner>, kept: &HashSet<WorkspaceId>) -> Ve
         match removed.await {
             Ok(processes) => actions.push(action_on(
                 "cgroup",
-                id,
+                &id,
                 "reclaimed",
                 &format!("no record names it; it held {processes} processes"),
             )),
@@ -85,7 +85,7 @@ async fn cgroups_and_runs(inner: &Arc<Inner>, kept: &HashSet<WorkspaceId>) -> Ve
         };
         if !kept.contains(&id) {
             inner.home.remove_run(id);
-            actions.push(action_on("run directory", id, "reclaimed", "no record names it"));
+            actions.push(action_on("run directory", &id, "reclaimed", "no record names it"));
         }
     }
     actions

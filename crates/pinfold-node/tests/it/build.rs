@@ -45,8 +45,8 @@ async fn steps_become_layers_and_are_not_done_twice() {
             (built, told.await.expect("told"))
         }
     };
-    let (built, told) = build("first", steps.into()).await;
-    let image = built.expect("built");
+    let (made, told) = build("first", steps.into()).await;
+    let image = made.expect("built");
     assert!(
         told.iter().any(
             |event| matches!(event, ImageProgress::Output { text } if text.contains("building"))

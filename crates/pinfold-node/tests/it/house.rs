@@ -3,7 +3,7 @@
 use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock},
     time::Duration,
 };
 
@@ -23,6 +23,8 @@ use pinfold_types::{
 pub(crate) struct House {
     dir: tempfile::TempDir,
     pub(crate) config: Config,
+    /// The store of the node that is open.
+    present: Mutex<Option<Store>>,
 }
 
 /// Programs built beside the tests: `target/<profile>/NAME`.
@@ -53,7 +55,7 @@ impl House {
         config.pool.min_free_bytes = 0;
         // Tests run side by side: homes do not share ranges of uids.
         config.workspaces.uid_base = 0x4000_0000;
-        Self { dir, config }
+        Self { dir, config, present: Mutex::default() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -65,10 +67,12 @@ impl House {
     }
 
     async fn options(&self) -> NodeOptions {
+        let store = self.store().await;
+        *self.present.lock().expect("not poisoned") = Some(store.clone());
         let mut options = NodeOptions::new(
             self.path().to_path_buf(),
             self.config.clone(),
-            self.store().await,
+            store,
             program("pinfold-launcher"),
             program("pinfold-guest"),
         );
@@ -80,19 +84,22 @@ impl House {
         LocalNode::open(self.options().await).await.expect("a node")
     }
 
-    /// Lets go of a node as the end of its process would: nothing is tidied.
+    /// Lets go of a node as the end of its process would: nothing is tidied. What was on its way
+    /// to the disk gets there, so that a test knows what the next server will read.
     pub(crate) async fn crash(&self, node: LocalNode) {
         drop(node);
+        let store = self.present.lock().expect("not poisoned").take();
+        store.expect("a node was open").close().await;
     }
 
     /// Kills a process.
-    pub(crate) fn kill(&self, pid: i32) {
+    pub(crate) fn kill(pid: i32) {
         let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
     }
 
     /// Whether a process is there and not a zombie.
-    pub(crate) fn alive(&self, pid: i32) -> bool {
+    pub(crate) fn alive(pid: i32) -> bool {
         std::fs::read_to_string(format!("/proc/{pid}/stat"))
             .is_ok_and(|stat| !stat.contains(") Z "))
     }
@@ -120,6 +127,7 @@ impl Drop for House {
 }
 
 /// Kills and unmounts whatever still belongs to a home, through the rooms that made it.
+#[expect(clippy::print_stderr, reason = "a test that cannot tidy up says so")]
 fn sweep(home: &Path, config: &Config) {
     let Ok(home) = home.canonicalize() else { return };
     let cgroups = Cgroups::detect(&home_tag(&home));

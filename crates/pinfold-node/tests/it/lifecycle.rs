@@ -175,7 +175,7 @@ async fn a_killed_guest_is_told_and_can_be_started_again() {
     let (node, _) = house.open().await;
     let made = create(&node, "w").await;
     let stream = node.exec("w", ExecSpec::argv(["sleep", "1000"])).await.expect("exec");
-    house.kill(made.pid.expect("a pid"));
+    House::kill(made.pid.expect("a pid"));
     let (result, ..) = stream.collect(0).await.expect("an end");
     assert_eq!(result.reason, ExitReason::WorkspaceStopped);
     until("it is marked stopped", || node.get("w").expect("kept").state == WorkspaceState::Stopped)

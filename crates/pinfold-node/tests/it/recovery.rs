@@ -28,7 +28,7 @@ async fn a_server_that_vanishes_finds_its_workspaces_again() {
     node.stop("stopped").await.expect("stopped");
     node.snapshot("stopped", CreateSnapshot::default()).await.expect("taken");
     house.crash(node).await;
-    house.kill(killed.pid.expect("a pid"));
+    House::kill(killed.pid.expect("a pid"));
 
     let (node, actions) = house.open().await;
     let state = |name: &str| node.get(name).expect("found again").state;
@@ -75,8 +75,8 @@ async fn what_no_record_names_is_reclaimed() {
         .map(|action| action.kind.as_str())
         .collect();
     assert!(about.contains(&"cgroup") && about.contains(&"disk"), "{actions:?}");
-    until("its processes are gone", || !house.alive(lost.pid.expect("a pid"))).await;
-    assert!(house.alive(kept.pid.expect("a pid")));
+    until("its processes are gone", || !House::alive(lost.pid.expect("a pid"))).await;
+    assert!(House::alive(kept.pid.expect("a pid")));
     assert_eq!(node.list().len(), 1);
     node.destroy("kept").await.expect("destroyed");
     node.shutdown().await.expect("shut down");
@@ -124,7 +124,7 @@ async fn half_done_operations_are_finished_or_undone() {
     assert_eq!(done(stopping.id), Some("finished"));
     assert_eq!(done(creating.id), Some("adopted"));
     assert_eq!(done(never.id), Some("undone"));
-    assert!(!house.alive(removing.pid.expect("a pid")));
+    assert!(!House::alive(removing.pid.expect("a pid")));
     assert_eq!(node.get("stopping").expect("kept").state, WorkspaceState::Stopped);
     assert_eq!(sh(&node, "creating", "echo fine").await.1, "fine\n");
     assert_eq!(node.list().len(), 2);
