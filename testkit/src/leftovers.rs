@@ -61,7 +61,8 @@ impl Leftovers {
             let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
         }
         for device in &self.loops {
-            let _ = Command::new("losetup").arg("--detach").arg(device).status();
+            // The unmounting above may have taken it along already.
+            let _ = Command::new("losetup").arg("--detach").arg(device).output();
         }
         for cgroup in self.cgroups.iter().rev() {
             let _ = fs::remove_dir(cgroup);
@@ -128,7 +129,13 @@ fn belongs(
     }
     let directory = Path::new("/proc").join(pid.to_string());
     let elsewhere = fs::read_link(directory.join("ns/mnt")).ok().as_deref() != our_mounts;
-    if elsewhere && proc_text(pid, "mountinfo").is_some_and(|text| text.contains(&*home)) {
+    // The pool itself is propagated to other mount namespaces of the machine, init's for one; a
+    // workspace has mounts elsewhere that are made of the home's directories.
+    let made_of = |line: &str| {
+        let point = line.split(' ').nth(4).unwrap_or_default();
+        line.contains(&*home) && !Path::new(point).starts_with(&*home)
+    };
+    if elsewhere && proc_text(pid, "mountinfo").is_some_and(|text| text.lines().any(made_of)) {
         return true;
     }
     let theirs = socket_inodes(&format!("/proc/{pid}/net/unix"), Path::new(&*home));

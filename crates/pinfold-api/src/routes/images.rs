@@ -73,7 +73,13 @@ where
         if result.is_none() {
             match work.as_mut().poll(context) {
                 Poll::Ready(done) => result = Some(Some(done)),
-                Poll::Pending => return steps.poll_recv(context),
+                // Work that has told its last step may still have some way to go.
+                Poll::Pending => {
+                    return match steps.poll_recv(context) {
+                        Poll::Ready(None) => Poll::Pending,
+                        told => told,
+                    };
+                }
             }
         }
         // What was told before the end comes before it. `poll_recv` could be told to yield here.
@@ -86,4 +92,29 @@ where
         }))
     });
     lines(next.boxed())
+}
+
+#[cfg(test)]
+mod tests {
+    use pinfold_types::{Error, ErrorCode};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_report_lasts_as_long_as_the_work() {
+        let response = follow(|progress| async move {
+            let step = ImageProgress::Step { message: "all that is told".into() };
+            progress.send(step).await.expect("somebody listens");
+            drop(progress);
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            Err(Error::new(ErrorCode::BadImage, "it did not work"))
+        });
+        let body = axum::body::to_bytes(response.into_body(), 4096).await.expect("a whole body");
+        let text = String::from_utf8_lossy(&body);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].contains("all that is told"), "{text}");
+        assert!(lines[1].contains("it did not work"), "{text}");
+    }
 }
