@@ -99,7 +99,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Runs until stopped and calls under way have ended. WebSockets go on until the
+    /// Runs until stopped and calls under way have ended. Streams go on until the
     /// [`Streams`] that come back are ended, so that the node can be closed before them: a
     /// throw-away workspace then outlives the server, and its client finds it again.
     pub async fn run(self) -> Streams {

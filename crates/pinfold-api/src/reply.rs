@@ -45,8 +45,8 @@ pub(crate) fn created(value: &impl Serialize) -> Reply {
 }
 
 /// 204.
-pub(crate) fn nothing() -> Reply {
-    Ok(StatusCode::NO_CONTENT.into_response())
+pub(crate) fn nothing() -> Response {
+    StatusCode::NO_CONTENT.into_response()
 }
 
 fn with_status(status: StatusCode, value: &impl Serialize) -> Reply {

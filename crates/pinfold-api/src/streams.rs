@@ -1,4 +1,4 @@
-//! What flows over WebSockets: commands, TCP connections, watches.
+//! What flows over a WebSocket: commands, TCP connections, watches.
 //!
 //! Each has two loops that run at the same time in one task, so that a client that does not read
 //! cannot keep its own signals from arriving; each loop waits for what it hands on, so that
@@ -21,7 +21,7 @@ const PING: Duration = Duration::from_secs(30);
 /// The first message must come this soon.
 pub(crate) const FIRST: Duration = Duration::from_secs(15);
 /// A client that takes nothing for this long is gone.
-pub(crate) const STALLED: Duration = Duration::from_secs(3600);
+pub(crate) const STALLED: Duration = Duration::from_hours(1);
 
 /// Pongs on their way from the reading loop to the writing one.
 pub(crate) fn pongs() -> (mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>) {

@@ -18,7 +18,7 @@ use crate::ws::{BoxRead, BoxWrite, Receiver, Role, Sender, accept_key};
 /// How long streams may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// All WebSockets of a server.
+/// All streams of a server.
 #[derive(Clone, Debug, Default)]
 pub struct Streams {
     tasks: TaskTracker,

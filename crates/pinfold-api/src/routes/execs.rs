@@ -90,5 +90,5 @@ pub(super) async fn signal<N: Node>(service: Service<N>, call: Call<ops::ExecSig
     let exec: ExecId = call.path("exec")?;
     let (grant, request) = call.json().await?;
     service.signal_exec(grant, exec, &request).await?;
-    nothing()
+    Ok(nothing())
 }

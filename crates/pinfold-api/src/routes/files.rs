@@ -33,25 +33,25 @@ pub(super) async fn write<N: Node>(service: Service<N>, call: Call<ops::FileWrit
 pub(super) async fn mkdir<N: Node>(service: Service<N>, call: Call<ops::FileMkdir>) -> Reply {
     let (grant, request) = call.json().await?;
     service.make_directory(grant, &request).await?;
-    nothing()
+    Ok(nothing())
 }
 
 pub(super) async fn rename<N: Node>(service: Service<N>, call: Call<ops::FileRename>) -> Reply {
     let (grant, request) = call.json().await?;
     service.rename_file(grant, &request).await?;
-    nothing()
+    Ok(nothing())
 }
 
 pub(super) async fn remove<N: Node>(service: Service<N>, call: Call<ops::FileRemove>) -> Reply {
     let (grant, request) = call.json().await?;
     service.remove_file(grant, &request).await?;
-    nothing()
+    Ok(nothing())
 }
 
 pub(super) async fn chmod<N: Node>(service: Service<N>, call: Call<ops::FileChmod>) -> Reply {
     let (grant, request) = call.json().await?;
     service.change_mode(grant, &request).await?;
-    nothing()
+    Ok(nothing())
 }
 
 pub(super) async fn watch<N: Node>(service: Service<N>, call: Call<ops::FileWatch>) -> Reply {

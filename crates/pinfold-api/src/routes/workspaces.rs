@@ -38,7 +38,7 @@ pub(super) async fn destroy<N: Node>(
     call: Call<ops::WorkspaceDestroy>,
 ) -> Reply {
     service.destroy_workspace(call.grant()).await?;
-    nothing()
+    Ok(nothing())
 }
 
 pub(super) async fn start<N: Node>(service: Service<N>, call: Call<ops::WorkspaceStart>) -> Reply {

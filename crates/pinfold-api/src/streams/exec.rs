@@ -135,9 +135,8 @@ async fn output<S: ExecSession>(
         match tokio::time::timeout(STALLED, sending).await {
             Ok(Ok(false)) => {}
             Ok(Ok(true)) => return Ended::Command,
-            Ok(Err(WsError::Ended | WsError::Io(_))) => return Ended::Client,
+            Ok(Err(WsError::Ended | WsError::Io(_))) | Err(_) => return Ended::Client,
             Ok(Err(error)) => return Ended::Broken(error),
-            Err(_) => return Ended::Client,
         }
     }
 }

@@ -113,10 +113,10 @@ pub fn encode_header(opcode: Opcode, length: usize, mask: Option<[u8; 4]>, out: 
     {
         out.push(bit | short);
     } else if let Ok(middle) = u16::try_from(length) {
-        out.push(bit | 126);
+        out.push(bit | 0x7e);
         out.extend_from_slice(&middle.to_be_bytes());
     } else {
-        out.push(bit | 127);
+        out.push(bit | 0x7f);
         out.extend_from_slice(&u64::try_from(length).unwrap_or(u64::MAX).to_be_bytes());
     }
     if let Some(mask) = mask {

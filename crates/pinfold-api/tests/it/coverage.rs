@@ -92,8 +92,8 @@ async fn long_work_tells_every_step_and_ends_with_the_image_or_the_error() {
     let imported = served.raw(&head, b"12345").await.text();
     assert!(imported.contains("5 bytes") && imported.contains("\"event\":\"done\""), "{imported}");
 
-    let build = r#"{"name":"a","steps":"X"}"#;
-    let built = served.json("POST", "/api/v1/images/build", build).await.text();
+    let bad_steps = r#"{"name":"a","steps":"X"}"#;
+    let built = served.json("POST", "/api/v1/images/build", bad_steps).await.text();
     assert!(built.contains("\"event\":\"failed\"") && built.contains("bad_image"), "{built}");
 }
 
@@ -103,8 +103,8 @@ async fn a_stream_that_breaks_is_cut_and_not_ended() {
     let whole = served.call("GET", "/api/v1/workspaces/fix/files/content?path=/a").await;
     assert!(whole.text().ends_with("0\r\n\r\n"), "{}", whole.text());
     let mut stream = served.connect().await;
-    let request = "GET /api/v1/workspaces/fix/files/content?path=/broken HTTP/1.1\r\nHost: x\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.expect("the request");
+    let head = "GET /api/v1/workspaces/fix/files/content?path=/broken HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("the request");
     let mut bytes = Vec::new();
     let _reset = stream.read_to_end(&mut bytes).await;
     assert!(!bytes.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&bytes));

@@ -1,4 +1,4 @@
-//! WebSockets, spoken to by another implementation of RFC 6455.
+//! Streams, spoken to by another implementation of RFC 6455.
 
 use futures_util::{SinkExt, StreamExt};
 use pinfold_types::{
@@ -54,7 +54,7 @@ async fn bytes_sizes_and_signals_go_in_and_come_out() {
         socket.send(Message::text(request)).await.expect("the request");
         assert!(matches!(said(&mut socket).await, ExecOutput::Started { .. }));
         for size in [0_usize, 1, 125, 126, 65_535, 65_536, 256 << 10] {
-            let data: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+            let data: Vec<u8> = (0..=250).cycle().take(size).collect();
             socket.send(Message::binary(data.clone())).await.expect("sent");
             let back = next(&mut socket).await.into_data();
             assert_eq!((back[0], &back[1..]), (1, data.as_slice()), "{size}");
@@ -228,10 +228,10 @@ async fn a_server_that_leaves_ends_calls_first_and_streams_last() {
 async fn a_stream_counts_as_activity() {
     let served = Served::start(8).await;
     let socket = exec(&served, "sleep").await;
-    let hour = std::time::Duration::from_secs(3600);
-    let idle = served.activity.idle_for(std::time::Duration::from_secs(60));
+    let hour = std::time::Duration::from_hours(1);
+    let idle = served.activity.idle_for(std::time::Duration::from_mins(1));
     assert!(tokio::time::timeout(hour, idle).await.is_err(), "idle with an open stream");
     drop(socket);
-    let idle = served.activity.idle_for(std::time::Duration::from_secs(60));
+    let idle = served.activity.idle_for(std::time::Duration::from_mins(1));
     tokio::time::timeout(hour, idle).await.expect("idle after the stream");
 }

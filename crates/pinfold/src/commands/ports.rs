@@ -127,14 +127,14 @@ async fn upload(
     loop {
         buffer.reserve(64 << 10);
         let sent = tokio::select! {
-            pong = asked.recv() => match pong {
-                Some(payload) => sender.pong(payload).await,
-                // The other way has ended altogether.
-                None => {
+            pong = asked.recv() => {
+                let Some(payload) = pong else {
+                    // The other way has ended altogether.
                     let _gone = sender.close(1000, "").await;
                     return;
-                }
-            },
+                };
+                sender.pong(payload).await
+            }
             count = read.read_buf(&mut buffer), if open => {
                 open = matches!(count, Ok(1..));
                 sender.binary(None, buffer.split().freeze()).await

@@ -137,7 +137,7 @@ pub(super) async fn act(context: &Context, names: &[WorkspaceRef], verb: &str) -
         let path = workspace_path(name, &format!("/{verb}"));
         match context.client.act::<WorkspaceInfo>(Method::POST, &path).await {
             Ok(info) => {
-                context.output.show(&info, |info| format!("{} {}\n", info.name, info.state))?
+                context.output.show(&info, |info| format!("{} {}\n", info.name, info.state))?;
             }
             Err(error) => code.note(&context.output, &error),
         }
@@ -148,7 +148,7 @@ pub(super) async fn act(context: &Context, names: &[WorkspaceRef], verb: &str) -
 pub(super) async fn rm(context: &Context, args: &Rm) -> Result<u8> {
     let mut code = Several::default();
     let names = if args.all {
-        all(context).await?.iter().map(|info| info.id.to_string().parse()).collect::<Result<_>>()?
+        all(context).await?.iter().map(|info| info.name.as_str().parse()).collect::<Result<_>>()?
     } else {
         args.workspaces.clone()
     };

@@ -13,7 +13,7 @@ use pinfold_auth::Authorizer;
 use pinfold_control::{ServerFacts, Service};
 use pinfold_node::{LocalNode, NodeOptions};
 use pinfold_store::Store;
-use pinfold_types::{Error, Result, api::RecoveryAction, config::Config};
+use pinfold_types::{Error, Result, config::Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +60,7 @@ async fn serve(home: &Home, args: &Up, output: &Output, config: Config) -> Resul
         embed::program(home, "pinfold-guest")?,
     );
     let (node, recovered) = LocalNode::open(options).await?;
-    report(&recovered);
+    tracing::info!(actions = recovered.len(), "recovery is done");
     let facts = ServerFacts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         home: home.path().to_owned(),
@@ -80,7 +80,9 @@ async fn serve(home: &Home, args: &Up, output: &Output, config: Config) -> Resul
     let serving = tokio::spawn(server.run());
     ready(args);
     tracing::info!(home = %home.path().display(), took = ?started.elapsed(), "listening");
-    output.note(format!("listening on {}", home.socket().display()));
+    if !args.on_demand {
+        output.note(format!("listening on {}", home.socket().display()));
+    }
 
     let why = wait(&activity, idle_exit, &node).await?;
     tracing::info!(why, "leaving; workspaces go on");
@@ -124,10 +126,4 @@ async fn wait(
         _ = hangup.recv() => "SIGHUP",
         () = idle => "idle",
     })
-}
-
-fn report(recovered: &[RecoveryAction]) {
-    for RecoveryAction { kind, object, action, reason } in recovered {
-        tracing::info!(kind, object, action, reason, "recovered");
-    }
 }

@@ -94,7 +94,7 @@ fn one_started_by_hand_takes_its_place_and_refuses_a_second() {
     let second = run(home.path(), &["up"]);
     assert_eq!(second.code, 5, "{second:?}");
     assert!(second.err.contains(&by_hand.id().to_string()), "{second:?}");
-    end(&home);
+    kill_process(server_pid(&home), Signal::TERM).expect("our server");
     assert_eq!(by_hand.wait().expect("it ends").code(), Some(0));
 }
 

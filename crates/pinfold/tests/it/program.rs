@@ -15,7 +15,7 @@ pub(crate) fn pinfold(home: &Path) -> Command {
 
 /// Runs it with these words.
 pub(crate) fn run(home: &Path, words: &[&str]) -> Said {
-    Said::of(pinfold(home).args(words).output().expect("it starts"))
+    Said::of(&pinfold(home).args(words).output().expect("it starts"))
 }
 
 /// Runs it with these words and this input.
@@ -32,7 +32,7 @@ pub(crate) fn run_with(home: &Path, words: &[&str], input: &[u8]) -> Said {
     let feeder = std::thread::spawn(move || {
         let _early = stdin.write_all(&input);
     });
-    let said = Said::of(child.wait_with_output().expect("it ends"));
+    let said = Said::of(&child.wait_with_output().expect("it ends"));
     feeder.join().expect("the feeder ends");
     said
 }
@@ -46,7 +46,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn of(output: Output) -> Self {
+    fn of(output: &Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),

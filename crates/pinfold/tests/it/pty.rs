@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    os::fd::OwnedFd,
     path::Path,
     process::{Child, Stdio},
     time::Duration,
@@ -37,16 +36,16 @@ impl OnTerminal {
         let winsize = Winsize { ws_col: size.0, ws_row: size.1, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&terminal, winsize).expect("a size");
         let before = tcgetattr(&terminal).expect("settings");
-        let side = || Stdio::from(terminal.try_clone().expect("a descriptor"));
+        let end_of_it = || Stdio::from(terminal.try_clone().expect("a descriptor"));
         let child = pinfold(home)
             .args(words)
             .env("TERM", "xterm")
-            .stdin(side())
-            .stdout(side())
-            .stderr(side())
+            .stdin(end_of_it())
+            .stdout(end_of_it())
+            .stderr(end_of_it())
             .spawn()
             .expect("it starts");
-        let master = File::from(OwnedFd::from(master));
+        let master = File::from(master);
         let mut reader = master.try_clone().expect("a descriptor");
         let (send, shown) = std::sync::mpsc::sync_channel(64);
         std::thread::spawn(move || {
@@ -73,10 +72,10 @@ impl OnTerminal {
                 self.text.drain(..at + wanted.len());
                 return;
             }
-            match self.shown.recv_timeout(Duration::from_secs(60)) {
-                Ok(more) => self.text.push_str(&String::from_utf8_lossy(&more)),
-                Err(_) => panic!("{wanted:?} was never shown, only {:?}", self.text),
-            }
+            let Ok(more) = self.shown.recv_timeout(Duration::from_mins(1)) else {
+                panic!("{wanted:?} was never shown, only {:?}", self.text);
+            };
+            self.text.push_str(&String::from_utf8_lossy(&more));
         }
     }
 

@@ -67,7 +67,7 @@ impl Tree {
         path: &[Vec<u8>],
         mode: u32,
         mtime: u64,
-        data: &mut impl Read,
+        content: &mut impl Read,
         mut progress: impl FnMut(u64),
     ) -> Result<()> {
         let (name, parents) = split(path);
@@ -76,10 +76,10 @@ impl Tree {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let parent = self.parent(parents)?;
-        let made = openat(parent, name, flags, Mode::from_raw_mode(0o600));
-        let mut file = File::from(made.map_err(|errno| self.failed(path, errno))?);
+        let opened = openat(parent, name, flags, Mode::from_raw_mode(0o600));
+        let mut file = File::from(opened.map_err(|errno| self.failed(path, errno))?);
         loop {
-            let count = match data.read(&mut self.buffer) {
+            let count = match content.read(&mut self.buffer) {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,

@@ -81,13 +81,13 @@ pub(super) fn usage(color: bool, rows: &[(WorkspaceInfo, WorkspaceStats)]) -> St
 
 /// One limit of `pinfold info`.
 pub(crate) fn limit_line(status: &LimitStatus) -> String {
-    let name = format!("{:?}", status.kind).to_lowercase();
-    let value = match (status.enforced, status.value) {
-        (true, Some(value)) => amount(status.kind, value),
-        (true, None) => "not limited".to_owned(),
-        (false, _) => "absent".to_owned(),
+    let name = status.kind.field().trim_end_matches("_bytes").trim_end_matches("_millis");
+    let name = name.replace("_bytes_per_", " per ").replace('_', " ");
+    let value = match status.value {
+        Some(value) if status.enforced => amount(status.kind, value),
+        _ => "none".to_owned(),
     };
-    format!("  {name:<10} {value:<14} {}\n", visible(&status.by))
+    format!("  {name:<17} {value:<12} {}\n", visible(&status.by))
 }
 
 /// The text of `pinfold info`.
