@@ -19,6 +19,10 @@ pub fn process_matches(pid: i32, start_time: u64) -> bool {
 
 /// A handle of exactly that process, or `None` when it has ended.
 pub fn open_pidfd(pid: i32, expected_start: u64) -> Option<OwnedFd> {
+    // A pid below 1 names a group or nobody, and rustix takes none.
+    if pid < 1 {
+        return None;
+    }
     let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     // Looked at after the handle was opened: if the start time is right now, the handle was
     // opened on that process.
