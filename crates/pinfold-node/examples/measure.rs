@@ -48,6 +48,9 @@ async fn run_true(node: &LocalNode, reference: &str) -> Result<()> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
     let dir = tempfile::Builder::new()
         .prefix("pfmeasure")
         .permissions(std::fs::Permissions::from_mode(0o700))
@@ -120,6 +123,13 @@ async fn measure(node: &LocalNode) -> Result<()> {
     let outcomes = node.fork("first", many).await?;
     println!("100 forks {:?}", begun.elapsed());
     assert!(outcomes.iter().all(|outcome| matches!(outcome, ForkOutcome::Workspace(_))));
+    let before = resident();
+    let more = ForkWorkspace { count: 100, name: Some("more".parse()?), ..Default::default() };
+    node.fork("first", more).await?;
+    println!("memory of the node a live workspace: {} KiB", (resident() - before) / 100);
+    for number in 1..=100 {
+        node.destroy(&format!("more-{number}")).await?;
+    }
     let begun = Instant::now();
     let all = (1..=100).map(|number| {
         let node = node.clone();
@@ -148,6 +158,13 @@ async fn measure(node: &LocalNode) -> Result<()> {
     }
     row("50 at once: create, exec true, its end", times);
     Ok(())
+}
+
+/// Resident memory of this process, KiB.
+fn resident() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("own status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
 }
 
 fn named(name: &str) -> CreateWorkspace {

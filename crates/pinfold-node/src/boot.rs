@@ -1,6 +1,6 @@
 //! From a disk to a guest that answers, and back to nothing.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
 use pinfold_namespace::{IdRange, LaunchSpec, Launched, WorkspaceCgroup};
 use pinfold_proto::{GuestConfig, handshake::SecretField};
@@ -136,6 +136,7 @@ impl Inner {
         cgroup: Option<WorkspaceCgroup>,
     ) -> Result<Arc<Live>> {
         let (id, number, secret) = (boot.id, boot.number, boot.secret.clone());
+        let begun = Instant::now();
         let launched =
             match self.launcher.launch(self.launch_spec(boot, disk, cgroup.as_ref())?).await {
                 Ok(launched) => launched,
@@ -144,6 +145,7 @@ impl Inner {
                     return Err(failed);
                 }
             };
+        let launched_after = begun.elapsed();
         let Launched { pid, start_time, pidfd, walls, .. } = launched;
         let socket = self.home.socket(id);
         let live = Arc::new(Live::new(number, pid, start_time, walls, cgroup, socket, pidfd)?);
@@ -158,6 +160,8 @@ impl Inner {
         match connected {
             Ok(guest) => {
                 live.set_guest(Some(guest));
+                let answered_after = begun.elapsed();
+                tracing::debug!(%id, ?launched_after, ?answered_after, "booted");
                 Ok(live)
             }
             Err(failed) => {

@@ -1,7 +1,7 @@
 //! Making workspaces: the durable record and the work go side by side, the answer waits for
 //! both, and whatever fails undoes all of it.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use pinfold_disk::DiskLimits;
@@ -199,16 +199,25 @@ impl Inner {
             None => slots_of(&self.root(&row.image_id)?),
         };
         let row = &*row;
-        let record = self.store.insert_workspace(row);
+        let begun = Instant::now();
+        let record = async {
+            let recorded = self.store.insert_workspace(row).await;
+            tracing::debug!(id = %row.id, after = ?begun.elapsed(), "recorded");
+            recorded
+        };
         let work = async {
-            let inner = Arc::clone(self);
-            let (id, limits, unlimited) = (row.id, row.spec.limits.clone(), row.spec.unlimited);
-            let (disk, cgroup) = blocking(move || {
-                let disk = inner.make_disk(&id.to_string(), &disk, &limits, slots)?;
-                let cgroup = if start { inner.prepare(id, &limits, unlimited)? } else { None };
-                Ok((disk, cgroup))
-            })
-            .await?;
+            let (id, limits) = (row.id, row.spec.limits.clone());
+            let disk = self.in_background(move |inner| {
+                inner.make_disk(&id.to_string(), &disk, &limits, slots)
+            });
+            let (limits, unlimited) = (row.spec.limits.clone(), row.spec.unlimited);
+            let cgroup = self.in_background(move |inner| {
+                if start { inner.prepare(id, &limits, unlimited) } else { Ok(None) }
+            });
+            // What one of them made when the other failed is discarded below.
+            let (disk, cgroup) = tokio::join!(disk, cgroup);
+            let (disk, cgroup) = (disk?, cgroup?);
+            tracing::debug!(%id, after = ?begun.elapsed(), "prepared");
             let live = match boot {
                 Some(boot) => Some(self.launch(boot, disk.path, cgroup).await?),
                 None => None,

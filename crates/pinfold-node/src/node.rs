@@ -231,6 +231,15 @@ impl Inner {
         });
     }
 
+    /// Runs blocking work with the node at hand.
+    pub(crate) async fn in_background<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Self>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(self);
+        blocking(move || work(&inner)).await
+    }
+
     /// Frees what a workspace held besides its row.
     pub(crate) fn forget(&self, id: WorkspaceId, slot: Option<u32>) {
         self.registry.remove(id);
