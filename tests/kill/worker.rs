@@ -238,6 +238,12 @@ impl Worker {
     }
 }
 
+/// Starts the first server and a first workspace.
+pub(crate) fn first_start(home: &Home) {
+    let answer = pinfold(home, &["run", "--no-stdin", "--", "true"]);
+    assert_eq!(answer.code, 0, "the first start: {}", answer.stderr);
+}
+
 /// Removes everything, ends the server, and looks for what is left.
 pub(crate) fn end_with_nothing_left(home: &Home, names: &[String]) {
     for name in names {

@@ -9,6 +9,7 @@
 
 mod call;
 mod caller;
+mod idempotency;
 mod layers;
 mod listen;
 pub mod problem;

@@ -12,7 +12,7 @@ use std::{future::Future, time::Duration};
 use axum::{
     Router,
     extract::State,
-    middleware::from_fn,
+    middleware::{from_fn, from_fn_with_state},
     response::IntoResponse,
     routing::{MethodFilter, on},
 };
@@ -25,6 +25,7 @@ use pinfold_types::{Error, ErrorCode};
 
 use crate::{
     call::Call,
+    idempotency::{self, Keys},
     layers,
     reply::{Failure, Reply},
 };
@@ -39,6 +40,7 @@ pub fn router<N: Node>(service: Service<N>) -> Router {
         .fallback(layers::no_route)
         .method_not_allowed_fallback(layers::no_method)
         .with_state(service)
+        .layer(from_fn_with_state(Keys::default(), idempotency::layer))
         .layer(from_fn(layers::frame))
 }
 

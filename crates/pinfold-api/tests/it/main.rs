@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod coverage;
+mod idempotency;
 mod node;
 mod server;
 mod streams;
