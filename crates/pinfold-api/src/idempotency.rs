@@ -113,16 +113,11 @@ impl Keys {
     /// Keeps the answer, or forgets the key when there is none worth keeping.
     fn end(&self, asked: &Asked, answer: Option<Answer>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match answer {
-            Some(answer) => {
-                if let Some(call) = known.calls.get_mut(asked) {
-                    call.answer = Some(answer);
-                }
-            }
-            None => {
-                known.calls.remove(asked);
-                known.order.retain(|(_, known)| known != asked);
-            }
+        if answer.is_none() {
+            known.calls.remove(asked);
+            known.order.retain(|(_, known)| known != asked);
+        } else if let Some(call) = known.calls.get_mut(asked) {
+            call.answer = answer;
         }
     }
 }
@@ -174,15 +169,17 @@ pub(crate) async fn layer(State(keys): State<Keys>, request: Request, next: Next
         .into_response();
     };
     let mut hasher = DefaultHasher::new();
-    (parts.method.as_str(), parts.uri.path_and_query().map(|target| target.as_str()), &body)
+    (parts.method.as_str(), parts.uri.path_and_query().map(http::uri::PathAndQuery::as_str), &body)
         .hash(&mut hasher);
     match keys.begin(&asked, hasher.finish()) {
         Turn::Refuse(error) => Failure(error).into_response(),
         Turn::Replay(answer) => answer.replay(),
         Turn::Run => {
-            let mut pending = Pending { keys, asked, done: false };
+            let pending = Pending { keys, asked, done: false };
             let request = Request::from_parts(parts, Body::from(body));
             let work = tokio::spawn(async move {
+                // Whole: its parts alone would leave the guard outside, to forget at once.
+                let mut pending = pending;
                 let (response, answer) = keep(next.run(request).await).await;
                 if let Some(answer) = answer {
                     pending.keys.end(&pending.asked, Some(answer));
