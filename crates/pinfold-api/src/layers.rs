@@ -18,6 +18,9 @@ use crate::{
 
 /// Most bytes of a path with its query: `PATH_MAX` percent-encoded, and room.
 const MAX_TARGET_BYTES: usize = 16 << 10;
+/// Most bytes of all headers, names and values. The connection's own bound cuts off much larger
+/// ones before they are read.
+const MAX_HEADER_BYTES: usize = 32 << 10;
 /// The header that carries a request's id.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -31,6 +34,9 @@ pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(id);
     let mut response = if target > MAX_TARGET_BYTES {
         let message = format!("the path is longer than {MAX_TARGET_BYTES} bytes");
+        Failure(Error::new(ErrorCode::TooLarge, message)).into_response()
+    } else if header_bytes(&request) > MAX_HEADER_BYTES {
+        let message = format!("the headers are larger than {MAX_HEADER_BYTES} bytes");
         Failure(Error::new(ErrorCode::TooLarge, message)).into_response()
     } else {
         next.run(request).await
@@ -49,6 +55,10 @@ pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+fn header_bytes(request: &Request) -> usize {
+    request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
 /// A fault of ours is an error of the log; what a caller did wrong is not.

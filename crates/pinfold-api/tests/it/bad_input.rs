@@ -146,7 +146,7 @@ async fn bodies_over_their_limit_are_refused_before_and_while_they_come() {
 async fn heads_that_are_no_http_end_the_connection() {
     let served = Served::start(8).await;
     let many = "X-1: 1\r\n".repeat(100);
-    let wide = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    let wide = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(4 << 20));
     for bytes in [
         b"\x16\x03\x01nonsense\r\n\r\n".to_vec(),
         b"GET /api/v1/server HTTP/9.9\r\n\r\n".to_vec(),
@@ -163,6 +163,9 @@ async fn heads_that_are_no_http_end_the_connection() {
         let text = String::from_utf8_lossy(&answer);
         assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{text}");
     }
+    let head = format!("GET /api/v1/server HTTP/1.1\r\nX: {}", "x".repeat(40_000));
+    let problem = served.raw(&head, b"").await.problem();
+    assert!(problem.code == E::TooLarge && problem.detail.contains("headers"), "{problem:?}");
     assert_eq!(served.call("GET", "/api/v1/server").await.status, 200);
 }
 
