@@ -61,7 +61,22 @@ fn extract(home: &Home, embedded: &Embedded) -> Result<PathBuf> {
     // A file that is open for writing cannot be executed (ETXTBSY, execve(2)).
     drop(file);
     fs::rename(&part, &path).map_err(failed)?;
+    forget_older(&directory, embedded.name, &path);
     Ok(path)
+}
+
+/// Takes away what earlier versions extracted. What runs of it goes on: it has the file open.
+fn forget_older(directory: &Path, name: &str, current: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path != current) {
+        let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+        let ours = [name, &format!(".{name}")]
+            .iter()
+            .any(|stem| file.strip_prefix(stem).is_some_and(|rest| rest.starts_with(['-', '.'])));
+        if ours {
+            let _left = fs::remove_file(&path);
+        }
+    }
 }
 
 fn is_whole(path: &Path, bytes: &[u8]) -> bool {
