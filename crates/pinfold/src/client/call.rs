@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Frame, Incoming};
 use pinfold_api::Problem;
-use pinfold_types::{Error, ErrorCode, Result};
+use pinfold_types::{Error, ErrorCode, Result, api::Page};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
 
@@ -64,6 +64,24 @@ impl Client {
     /// `GET` of a JSON object.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         decode(self.request(Method::GET, path, None, Body::Whole(None)).await?).await
+    }
+
+    /// Every entry of a list, page by page.
+    pub(crate) async fn pages<T: DeserializeOwned>(&self, collection: &str) -> Result<Vec<T>> {
+        let mut found = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut pairs = vec![("limit", "1000")];
+            if let Some(cursor) = &cursor {
+                pairs.push(("cursor", cursor));
+            }
+            let page: Page<T> = self.get(&format!("{collection}{}", query(&pairs))).await?;
+            found.extend(page.items);
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(found),
+            }
+        }
     }
 
     /// A request with a JSON body and a JSON reply.

@@ -10,7 +10,7 @@ use http::Method;
 use http_body_util::BodyExt;
 use pinfold_types::{
     ByteSize, Error, ErrorCode, ImageName, Result,
-    api::{Page, RemovedImages},
+    api::RemovedImages,
     image::{
         BuildContext, BuildImage, ImageInfo, ImageProgress, ImageSource, ImportFrom, ImportImage,
         MAX_STEPS_BYTES, PullImage,
@@ -53,21 +53,7 @@ pub(super) async fn image(context: &Context, args: Image) -> Result<u8> {
 
 /// Every image, page by page.
 pub(super) async fn all(context: &Context) -> Result<Vec<ImageInfo>> {
-    let mut found = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut pairs = vec![("limit", "1000")];
-        if let Some(cursor) = &cursor {
-            pairs.push(("cursor", cursor));
-        }
-        let path = format!("/api/v1/images{}", query(&pairs));
-        let page: Page<ImageInfo> = context.client.get(&path).await?;
-        found.extend(page.items);
-        match page.next {
-            Some(next) => cursor = Some(next),
-            None => return Ok(found),
-        }
-    }
+    context.client.pages("/api/v1/images").await
 }
 
 async fn ls(context: &Context) -> Result<()> {

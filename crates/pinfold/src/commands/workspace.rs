@@ -22,7 +22,6 @@ use crate::{
         values::{EnvVar, Pair, WorkspaceRef},
         workspace::{Create, Logs, Ls, New, Refs, Rename, Rm, Set},
     },
-    client::query,
     output::{
         escape, human,
         table::{Cell, Table},
@@ -75,21 +74,7 @@ pub(super) fn listed<T: serde::Serialize>(
 
 /// Every workspace, page by page.
 pub(super) async fn all(context: &Context) -> Result<Vec<WorkspaceInfo>> {
-    let mut found = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut pairs = vec![("limit", "1000")];
-        if let Some(cursor) = &cursor {
-            pairs.push(("cursor", cursor));
-        }
-        let path = format!("{COLLECTION}{}", query(&pairs));
-        let page: Page<WorkspaceInfo> = context.client.get(&path).await?;
-        found.extend(page.items);
-        match page.next {
-            Some(next) => cursor = Some(next),
-            None => return Ok(found),
-        }
-    }
+    context.client.pages(COLLECTION).await
 }
 
 async fn chosen(
