@@ -186,11 +186,20 @@ mod tests {
     }
 
     #[test]
-    fn this_process_and_its_session_are_seen() {
+    fn a_child_its_parent_and_its_session_are_seen() {
+        let mut child =
+            std::process::Command::new("setsid").args(["sleep", "600"]).spawn().expect("setsid");
+        let pid = i32::try_from(child.id()).expect("a pid");
         let me = i32::try_from(std::process::id()).expect("a pid");
-        let all = processes();
-        let found = all.iter().find(|one| one.pid == me).expect("listed");
-        assert!(!found.zombie && found.parent > 0 && found.session > 0);
+        // A child that has not yet called setsid(2) is looked at again.
+        let found = std::iter::repeat_with(|| {
+            processes().into_iter().find(|one| one.pid == pid).expect("listed")
+        })
+        .find(|one| one.session == pid);
+        child.kill().expect("killed");
+        child.wait().expect("reaped");
+        let found = found.expect("never ends without one");
+        assert!(!found.zombie && found.parent == me);
         assert!(!has_mark(me, Mark(12345)));
     }
 }
