@@ -130,6 +130,7 @@ impl Ground {
             cgroup: None,
             nested: false,
             open_files: None,
+            volatile: false,
             shm_bytes: 1 << 20,
         };
         let launched = helper.launch(spec).await?;

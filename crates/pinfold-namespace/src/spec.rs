@@ -42,6 +42,10 @@ pub struct LaunchSpec {
     pub cgroup: Option<CgroupJoin>,
     /// Allow user and mount namespaces inside.
     pub nested: bool,
+    /// The disk ends with this boot: nothing is synced to it, neither by fsync(2) inside nor when
+    /// the root is unmounted (overlayfs, "volatile").
+    #[serde(default)]
+    pub volatile: bool,
     /// `RLIMIT_NOFILE`, soft and hard; the launcher's own limit when absent.
     pub open_files: Option<u64>,
     /// Size of `/dev/shm`, which is charged to the memory limit.

@@ -25,6 +25,8 @@ pub(crate) struct Boot {
     pub(crate) hostname: String,
     pub(crate) limits: ResourceLimits,
     pub(crate) nested: bool,
+    /// Its disk is thrown away with it.
+    pub(crate) ephemeral: bool,
     pub(crate) root: Root,
     pub(crate) env: BTreeMap<String, String>,
     /// Started in the background as soon as the guest lives.
@@ -74,6 +76,7 @@ impl Inner {
             hostname: row.spec.hostname.clone().unwrap_or_else(|| hostname(row.name.as_str())),
             limits: row.spec.limits.clone(),
             nested: row.spec.nested,
+            ephemeral: row.spec.ephemeral,
             root,
             env,
             command,
@@ -87,7 +90,7 @@ impl Inner {
     }
 
     /// Host ids of a slot.
-    async fn ids(&self, slot: Option<u32>) -> Result<IdRange> {
+    pub(crate) async fn ids(&self, slot: Option<u32>) -> Result<IdRange> {
         match (self.mode, slot) {
             (Mode::Root, Some(slot)) => {
                 Ok(IdRange { base: self.slots.base_of(slot), count: crate::slots::RANGE })
@@ -201,6 +204,7 @@ impl Inner {
             ids: boot.ids,
             cgroup: cgroup.map(WorkspaceCgroup::join),
             nested: boot.nested,
+            volatile: boot.ephemeral,
             open_files: boot.limits.open_files,
             shm_bytes: boot.limits.memory_bytes.map_or(SHM_UNLIMITED, |memory| memory / 2),
         })

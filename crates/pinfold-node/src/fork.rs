@@ -211,6 +211,7 @@ impl Inner {
             command_env,
             disk: DiskFrom::Clone(source.disk.clone()),
             start: !request.stopped,
+            like: None,
         })
     }
 }

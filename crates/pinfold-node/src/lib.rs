@@ -58,6 +58,7 @@ mod node;
 mod options;
 mod output;
 mod rate;
+mod ready;
 mod reaper;
 mod recover;
 mod registry;

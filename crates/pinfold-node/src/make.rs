@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use pinfold_disk::DiskLimits;
 use pinfold_store::{WorkspaceRow, WorkspaceSpec};
 use pinfold_types::{
-    Error, ErrorCode, ImageId, ImageName, Result, WorkspaceEvent, WorkspaceId, WorkspaceState,
+    Error, ErrorCode, ImageId, ImageName, Mode, Result, WorkspaceEvent, WorkspaceId,
+    WorkspaceState,
     exec::ExecSpec,
     limits::ResourceLimits,
     workspace::{CreateWorkspace, Lineage, WorkspaceInfo},
@@ -20,6 +21,7 @@ use crate::{
     limits,
     live::Live,
     node::{Inner, blocking},
+    ready::{Kind, Ready},
     registry::Reservation,
     workspace::Workspace,
 };
@@ -33,6 +35,14 @@ pub(crate) enum DiskFrom {
     Clone(String),
 }
 
+/// How a new workspace gets its first boot.
+#[derive(Debug)]
+enum Begin {
+    Stopped,
+    Boot,
+    Ready(Ready),
+}
+
 /// A workspace decided on but not made.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -43,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) command_env: BTreeMap<String, String>,
     pub(crate) disk: DiskFrom,
     pub(crate) start: bool,
+    /// What a boot made in advance would have to be, where one could serve.
+    pub(crate) like: Option<Kind>,
 }
 
 impl LocalNode {
@@ -69,7 +81,17 @@ impl Inner {
         let image_name =
             request.image.clone().unwrap_or_else(|| self.config.workspaces.default_image.clone());
         let image = self.image_for(image_name.as_str()).await?;
-        self.plan_on(image.id, image_name, request, ephemeral)
+        // A name, as all else here, is part of what is booted.
+        let usual = request.name.is_none()
+            && request.hostname.is_none()
+            && request.command.is_none()
+            && !(request.nested || request.allow_unlimited || request.stopped);
+        let mut plan = self.plan_on(image.id, image_name, request, ephemeral)?;
+        if usual {
+            let limits = plan.row.spec.limits.clone();
+            plan.like = Some(Kind { image: image.id, limits, ephemeral });
+        }
+        Ok(plan)
     }
 
     /// The same on an image that need not have a name.
@@ -88,10 +110,9 @@ impl Inner {
             )
             .hint("workspaces.forbid_nested is set in config.toml"));
         }
+        let (unlimited, enforceable) = (request.allow_unlimited, |kind| self.enforceable(kind));
         let limits =
-            limits::for_create(&request.limits, workspaces, request.allow_unlimited, &|kind| {
-                self.enforceable(kind)
-            })?;
+            limits::for_create(&request.limits, workspaces, self.mode, unlimited, &enforceable)?;
         let hold = self.holds.hold(image_id)?;
         let reservation = self.registry.reserve(request.name.as_ref())?;
         let mut command = request.command;
@@ -137,6 +158,7 @@ impl Inner {
             command_env,
             disk: DiskFrom::New,
             start: !request.stopped,
+            like: None,
         })
     }
 
@@ -150,12 +172,26 @@ impl Inner {
     where
         F: Future<Output = Result<T>>,
     {
-        let Plan { reservation, hold: _hold, mut row, env, command_env, disk, start } = plan;
-        if self.mode == pinfold_types::Mode::Root {
-            row.uid_slot = Some(self.slots.allocate()?);
-        }
+        let Plan { mut reservation, hold: _hold, mut row, env, command_env, disk, start, like } =
+            plan;
+        let begin = match like.as_ref().and_then(|kind| self.take_ready(kind)) {
+            Some((ready, name)) => {
+                row.id = ready.id;
+                row.name = name.name().clone();
+                row.uid_slot = ready.slot;
+                row.secret = Some(ready.secret.clone());
+                reservation = name;
+                Begin::Ready(ready)
+            }
+            None => {
+                if self.mode == Mode::Root {
+                    row.uid_slot = Some(self.uid_slot().await?);
+                }
+                if start { Begin::Boot } else { Begin::Stopped }
+            }
+        };
         let made =
-            self.make_recorded(&mut row, (env.clone(), command_env.clone()), disk, start, first);
+            self.make_recorded(&mut row, (env.clone(), command_env.clone()), disk, begin, first);
         match made.await {
             Ok((live, value)) => {
                 let workspace = Workspace::new(row, env, command_env);
@@ -166,6 +202,9 @@ impl Inner {
                     self.watch(&workspace, &live);
                 }
                 self.reaper.notify_one();
+                if let Some(kind) = like {
+                    self.keep_ready(kind);
+                }
                 Ok((workspace, value))
             }
             Err(failed) => {
@@ -181,23 +220,15 @@ impl Inner {
         row: &mut WorkspaceRow,
         envs: (BTreeMap<String, String>, BTreeMap<String, String>),
         disk: DiskFrom,
-        start: bool,
+        begin: Begin,
         first: impl FnOnce(Option<Arc<Live>>) -> F,
     ) -> Result<(Option<Arc<Live>>, T)>
     where
         F: Future<Output = Result<T>>,
     {
-        let boot = if start {
-            let secret = new_secret()?;
-            row.secret = Some(secret.clone());
-            Some(self.plan_boot(row, envs, secret).await?)
-        } else {
-            None
-        };
-        let slots = match &boot {
-            Some(boot) => slots_of(&boot.root),
-            None => slots_of(&self.root(&row.image_id)?),
-        };
+        if let Begin::Boot = begin {
+            row.secret = Some(new_secret()?);
+        }
         let row = &*row;
         let begun = Instant::now();
         let record = async {
@@ -206,22 +237,9 @@ impl Inner {
             recorded
         };
         let work = async {
-            let (id, limits) = (row.id, row.spec.limits.clone());
-            let disk = self.in_background(move |inner| {
-                inner.make_disk(&id.to_string(), &disk, &limits, slots)
-            });
-            let (limits, unlimited) = (row.spec.limits.clone(), row.spec.unlimited);
-            let cgroup = self.in_background(move |inner| {
-                if start { inner.prepare(id, &limits, unlimited) } else { Ok(None) }
-            });
-            // What one of them made when the other failed is discarded below.
-            let (disk, cgroup) = tokio::join!(disk, cgroup);
-            let (disk, cgroup) = (disk?, cgroup?);
-            tracing::debug!(%id, after = ?begun.elapsed(), "prepared");
-            let live = match boot {
-                Some(boot) => Some(self.launch(boot, disk.path, cgroup).await?),
-                None => None,
-            };
+            let id = row.id;
+            let live = self.begin(row, envs, disk, begin).await?;
+            tracing::debug!(%id, after = ?begun.elapsed(), "begun");
             match first(live.clone()).await {
                 Ok(value) => Ok((live, value)),
                 Err(failed) => {
@@ -250,6 +268,56 @@ impl Inner {
         }
     }
 
+    /// Makes the disk and, unless it is to be stopped, the boot. A boot that is ready has both.
+    async fn begin(
+        self: &Arc<Self>,
+        row: &WorkspaceRow,
+        envs: (BTreeMap<String, String>, BTreeMap<String, String>),
+        disk: DiskFrom,
+        begin: Begin,
+    ) -> Result<Option<Arc<Live>>> {
+        let boot = match begin {
+            Begin::Ready(ready) => {
+                self.hand_out(&ready, envs.0).await?;
+                return Ok(Some(ready.live));
+            }
+            Begin::Boot => {
+                let secret = row.secret.clone().expect("a row of a boot has its secret");
+                Some(self.plan_boot(row, envs, secret).await?)
+            }
+            Begin::Stopped => None,
+        };
+        let slots = match &boot {
+            Some(boot) => slots_of(&boot.root),
+            None => slots_of(&self.root(&row.image_id)?),
+        };
+        let (id, limits, start) = (row.id, row.spec.limits.clone(), boot.is_some());
+        let disk = self
+            .in_background(move |inner| inner.make_disk(&id.to_string(), &disk, &limits, slots));
+        let (limits, unlimited) = (row.spec.limits.clone(), row.spec.unlimited);
+        let cgroup = self.in_background(move |inner| {
+            if start { inner.prepare(id, &limits, unlimited) } else { Ok(None) }
+        });
+        // What one of them made when the other failed is discarded by the caller.
+        let (disk, cgroup) = tokio::join!(disk, cgroup);
+        let (disk, cgroup) = (disk?, cgroup?);
+        match boot {
+            Some(boot) => Ok(Some(self.launch(boot, disk.path, cgroup).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// A range of uids; one that a boot kept in advance holds, when all are taken.
+    async fn uid_slot(self: &Arc<Self>) -> Result<u32> {
+        match self.slots.allocate() {
+            Err(_) => {
+                self.clear_ready(false).await;
+                self.slots.allocate()
+            }
+            slot => slot,
+        }
+    }
+
     /// The states a new workspace goes through, once all of it stands.
     fn settle(workspace: &Workspace, live: Option<&Arc<Live>>) -> Result<WorkspaceRow> {
         let Some(live) = live else {
@@ -275,7 +343,7 @@ impl Inner {
     }
 
     /// Ends a boot that nobody is to see.
-    async fn end_boot(&self, id: WorkspaceId, live: Option<Arc<Live>>) {
+    pub(crate) async fn end_boot(&self, id: WorkspaceId, live: Option<Arc<Live>>) {
         let Some(live) = live else { return };
         if let Err(err) = live.kill_and_wait().await {
             tracing::warn!(%id, %err, "a boot could not be ended");
@@ -284,7 +352,7 @@ impl Inner {
     }
 
     /// Removes the disk and directories of a workspace that was never seen.
-    async fn discard(&self, id: WorkspaceId) {
+    pub(crate) async fn discard(&self, id: WorkspaceId) {
         let (pool, home) = (Arc::clone(&self.pool), self.home.clone());
         let cgroup = self.cgroups.open(&id);
         let removed = blocking(move || {

@@ -17,8 +17,8 @@ use tokio::sync::{Notify, OnceCell, Semaphore, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    NodeOptions, home::Home, images::ImageHolds, limits, make::disk_limits, recover,
-    registry::Registry, slots::UidSlots,
+    NodeOptions, home::Home, images::ImageHolds, limits, make::disk_limits, ready::ReadyStock,
+    recover, registry::Registry, slots::UidSlots,
 };
 
 /// Children of one fork, and workspaces of one recovery, that are made at the same time.
@@ -64,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) launcher: Launcher,
     pub(crate) registry: Arc<Registry>,
     pub(crate) slots: UidSlots,
+    pub(crate) ready: ReadyStock,
     /// The range that all workspaces of an ordinary user share.
     pub(crate) user_ids: OnceCell<pinfold_namespace::IdRange>,
     pub(crate) fan_out: Arc<Semaphore>,
@@ -114,6 +115,7 @@ impl LocalNode {
             launcher,
             registry: Registry::new(config.workspaces.max_count),
             slots: UidSlots::new(config.workspaces.uid_base, config.workspaces.uid_ranges),
+            ready: ReadyStock::new(config.workspaces.warm_boots),
             user_ids: OnceCell::new(),
             fan_out: Arc::new(Semaphore::new(FAN_OUT)),
             removals: Semaphore::new(REMOVALS),
@@ -143,6 +145,7 @@ impl LocalNode {
         let inner = Arc::clone(self.inner());
         inner.tasks.close();
         inner.tasks.wait().await;
+        inner.clear_ready(true).await;
         inner.closing.cancel();
         let touched: Vec<Change> = inner
             .registry
@@ -200,10 +203,10 @@ impl Inner {
                 let workspaces = &inner.config.workspaces;
                 let image = inner.image_for(workspaces.default_image.as_str()).await?;
                 let slots = crate::make::slots_of(&inner.root(&image.id)?);
+                let usual = ResourceLimits::default();
+                let enforceable = |kind| inner.enforceable(kind);
                 let limits =
-                    limits::for_create(&ResourceLimits::default(), workspaces, false, &|kind| {
-                        inner.enforceable(kind)
-                    })?;
+                    limits::for_create(&usual, workspaces, inner.mode, false, &enforceable)?;
                 let count = usize::try_from(workspaces.warm_disks).unwrap_or(usize::MAX);
                 let (pool, limits) = (Arc::clone(&inner.pool), disk_limits(&limits));
                 blocking(move || pool.warm(count, &limits, slots)).await

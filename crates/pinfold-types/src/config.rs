@@ -48,6 +48,9 @@ pub struct WorkspacesConfig {
     pub uid_ranges: u32,
     /// How many disks are kept ready.
     pub warm_disks: u32,
+    /// Most workspaces that are kept booted for whoever comes next: one of each kind (image,
+    /// limits, throw-away or not) that was asked for last. 0 boots each when it is asked for.
+    pub warm_boots: u32,
 }
 
 /// The limits of a workspace where neither request nor configuration says otherwise.
@@ -87,6 +90,7 @@ impl Default for WorkspacesConfig {
             uid_base: 0x7000_0000,
             uid_ranges: 4000,
             warm_disks: 4,
+            warm_boots: 2,
         }
     }
 }

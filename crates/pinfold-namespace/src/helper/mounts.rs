@@ -45,6 +45,7 @@ pub(super) struct Plan {
     /// The disk first.
     pub(super) trees: Vec<Tree>,
     layers: Vec<Layer>,
+    volatile: bool,
 }
 
 /// Plans the mounts of `spec`.
@@ -70,7 +71,7 @@ pub(super) fn plan(spec: &LaunchSpec) -> Plan {
             }
         })
         .collect();
-    Plan { trees, layers }
+    Plan { trees, layers, volatile: spec.volatile }
 }
 
 /// Refuses what no launch can mount.
@@ -150,7 +151,7 @@ pub(super) fn build(plan: &Plan, trees: Vec<OwnedFd>) -> Result<Vec<Cover>, Fail
             }
             Some(view) => view,
             None => {
-                mount_overlay(layer, &place)?;
+                mount_overlay(layer, &place, plan.volatile)?;
                 if is_root {
                     continue;
                 }
@@ -163,7 +164,7 @@ pub(super) fn build(plan: &Plan, trees: Vec<OwnedFd>) -> Result<Vec<Cover>, Fail
     Ok(covers)
 }
 
-fn mount_overlay(layer: &Layer, place: &str) -> Result<(), Failure> {
+fn mount_overlay(layer: &Layer, place: &str, volatile: bool) -> Result<(), Failure> {
     let mut options = String::from("userxattr,lowerdir=");
     for (place, lower) in layer.lowers.iter().enumerate() {
         let separator = if place == 0 { "" } else { ":" };
@@ -172,11 +173,29 @@ fn mount_overlay(layer: &Layer, place: &str) -> Result<(), Failure> {
     if layer.writable {
         let slot = layer.slot;
         let _ = write!(options, ",upperdir=0/upper/{slot},workdir=0/work/{slot}");
+        if volatile {
+            options.push_str(",volatile");
+        }
     }
     let options = std::ffi::CString::new(options).expect("digits and fixed words only");
+    let flags = MountFlags::NODEV | MountFlags::NOSUID;
     // Relative names keep many layers within the page that mount(2) takes.
-    mount("overlay", place, "overlay", MountFlags::NODEV | MountFlags::NOSUID, options.as_c_str())
-        .on(Step::Overlay, &layer.target)
+    let mount = || mount("overlay", place, "overlay", flags, options.as_c_str());
+    let mut mounted = mount();
+    if mounted == Err(rustix::io::Errno::INVAL) && forget_volatile(layer.slot) {
+        mounted = mount();
+    }
+    mounted.on(Step::Overlay, &layer.target)
+}
+
+/// A disk that was mounted `volatile`, or was copied from one, bears a mark that forbids to mount
+/// it again, lest somebody trust what was never synced. Since then it came here by a snapshot,
+/// which is synced. Whether there was such a mark.
+fn forget_volatile(slot: usize) -> bool {
+    use rustix::fs::{AtFlags, unlinkat};
+    let mark = format!("0/work/{slot}/work/incompat/volatile");
+    let _ = unlinkat(CWD, format!("{mark}/dirty"), AtFlags::empty());
+    unlinkat(CWD, mark, AtFlags::REMOVEDIR).is_ok()
 }
 
 /// Puts the covers in place; the working root is the workspace's own by now.

@@ -91,6 +91,7 @@ impl Ground {
             cgroup: None,
             nested: false,
             open_files: Some(4096),
+            volatile: false,
             shm_bytes: 64 << 20,
         };
         let extras = LaunchExtras::traced();

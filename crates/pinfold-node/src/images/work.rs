@@ -88,6 +88,7 @@ impl LocalNode {
         let reference = reference.to_owned();
         self.shielded(|inner| async move {
             let by_name = image.names.len() > 1 && reference.parse::<ImageId>().is_err();
+            inner.drop_ready(image.id).await;
             let removal = inner.holds.remove(vec![image.id]);
             let used = inner.images_in_use().await?.get(&image.id).copied().unwrap_or(0);
             if !by_name && (used > 0 || removal.images().is_empty()) {
@@ -112,6 +113,9 @@ impl LocalNode {
     pub async fn prune_images(&self) -> Result<RemovedImages> {
         self.shielded(|inner| async move {
             let all: Vec<ImageId> = inner.images.list().iter().map(|image| image.id).collect();
+            for image in &all {
+                inner.drop_ready(*image).await;
+            }
             let removal = inner.holds.remove(all.clone());
             let used = inner.images_in_use().await?;
             let free: HashSet<&ImageId> = removal.images().iter().collect();
