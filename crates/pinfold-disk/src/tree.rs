@@ -12,7 +12,7 @@ use std::{
 };
 
 use pinfold_types::{Mode, limits::LimitKind};
-use rustix::fs::Mode as FileMode;
+use rustix::fs::{AtFlags, Mode as FileMode};
 
 use crate::{
     backend::{Backend, Copying},
@@ -118,7 +118,17 @@ impl Backend for Tree {
     fn prepare_slots(&self, place: &Place<'_>, slots: usize) -> Result<(), DiskError> {
         let fresh = place.prepare_slots(slots)?;
         match &self.owner {
-            Some(owner) if !fresh.is_empty() => owner.give(&place.path(), &fresh),
+            Some(owner) if !fresh.is_empty() => {
+                // The workspace's root mounts the slots and is nobody to these directories, which
+                // stay the server's. What lies above them is closed to all others.
+                let through = FileMode::RWXU | FileMode::XGRP | FileMode::XOTH;
+                let disk = place.open()?;
+                for directory in [".", "upper", "work"] {
+                    rustix::fs::chmodat(&disk, directory, through, AtFlags::empty())
+                        .at("set the mode of", place.path().join(directory).display())?;
+                }
+                owner.give(&place.path(), &fresh)
+            }
             _ => Ok(()),
         }
     }

@@ -101,7 +101,7 @@ impl Cgroups {
     }
 
     /// Why this machine has no cgroups to use, when [`Self::kind`] is `none`.
-    pub fn reasons(&self) -> &[String] {
+    pub fn reasons(&self) -> Vec<String> {
         self.hierarchies.reasons()
     }
 }

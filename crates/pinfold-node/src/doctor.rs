@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pinfold_types::{
     Result,
     api::{DoctorReport, Finding, Verdict},
-    limits::{LimitKind, ResourceLimits},
+    limits::{LimitKind, LimitStatus, ResourceLimits},
 };
 
 use crate::{LocalNode, limits, node::blocking};
@@ -20,19 +20,18 @@ impl LocalNode {
             findings.extend(inner.pool.measure());
             findings.push(debian_finding());
             let enforceable = |kind: LimitKind| inner.enforceable(kind);
-            findings.extend(limits::table(&enforceable).into_iter().map(|limit| Finding {
-                area: "limits".into(),
-                check: limit.kind.field().into(),
-                verdict: if limit.enforced { Verdict::Ok } else { Verdict::Missing },
-                detail: limit.by,
-                mend: None,
-            }));
+            // The other rooms have looked closer at theirs.
+            for limit in limits::table(&enforceable) {
+                if findings.iter().all(|finding| finding.check != limit.kind.field()) {
+                    findings.push(limit_finding(limit));
+                }
+            }
             findings.push(launcher_finding(inner.launcher.pid()));
             let workspaces = &inner.config.workspaces;
             // What a workspace gets that asks for nothing; where it would be refused, the
             // machine's table.
             let usual = ResourceLimits::default();
-            let profile = limits::for_create(&usual, workspaces, false, &enforceable);
+            let profile = limits::for_create(&usual, workspaces, inner.mode, false, &enforceable);
             Ok(DoctorReport {
                 mode: inner.mode.as_str().into(),
                 findings,
@@ -44,6 +43,15 @@ impl LocalNode {
         })
         .await
     }
+}
+
+fn limit_finding(limit: LimitStatus) -> Finding {
+    let (detail, mend) = match limit.by.split_once("; ") {
+        Some((why, mend)) if !limit.enforced => (why.to_owned(), Some(mend.to_owned())),
+        _ => (limit.by, None),
+    };
+    let verdict = if limit.enforced { Verdict::Ok } else { Verdict::Missing };
+    Finding { area: "limits".into(), check: limit.kind.field().into(), verdict, detail, mend }
 }
 
 fn launcher_finding(pid: Option<i32>) -> Finding {

@@ -4,7 +4,7 @@
 //! limit of the default profile that nothing enforces is left out and shown as absent (PF-11).
 
 use pinfold_types::{
-    Error, ErrorCode,
+    Error, ErrorCode, Mode,
     config::WorkspacesConfig,
     limits::{LimitKind, LimitStatus, ResourceLimits},
 };
@@ -15,10 +15,12 @@ pub(crate) type Enforceable<'a> = &'a dyn Fn(LimitKind) -> Result<String, String
 /// The limits without which a workspace could take the whole machine.
 const GUARDS: [LimitKind; 3] = [LimitKind::Memory, LimitKind::Pids, LimitKind::Cpu];
 
-/// The limits of a new workspace.
+/// The limits of a new workspace. An ordinary user's may lack what only root can enforce: the
+/// machine's own limits for that user hold for all its workspaces together.
 pub(crate) fn for_create(
     asked: &ResourceLimits,
     config: &WorkspacesConfig,
+    mode: Mode,
     allow_unlimited: bool,
     enforceable: Enforceable<'_>,
 ) -> Result<ResourceLimits, Error> {
@@ -30,7 +32,10 @@ pub(crate) fn for_create(
         )
         .hint("workspaces.forbid_unlimited is set in config.toml"));
     }
-    check_guards(allow_unlimited, enforceable)?;
+    let guarded = config.forbid_unlimited || (mode == Mode::Root && !allow_unlimited);
+    if guarded {
+        check_guards(enforceable)?;
+    }
     let mut limits = ResourceLimits::default();
     for kind in LimitKind::ALL.iter().copied() {
         let ceiling = config.ceilings.get(kind);
@@ -111,7 +116,8 @@ pub(crate) fn statuses(limits: &ResourceLimits, enforceable: Enforceable<'_>) ->
         .map(|kind| {
             let (value, by) = match enforceable(*kind) {
                 Ok(by) => (limits.get(*kind), by),
-                Err(why) => (None, why),
+                // The mend that follows the reason is the doctor's to say.
+                Err(why) => (None, why.split("; ").next().unwrap_or_default().to_owned()),
             };
             LimitStatus { kind: *kind, value, by, enforced: value.is_some() }
         })
@@ -129,10 +135,7 @@ pub(crate) fn table(enforceable: Enforceable<'_>) -> Vec<LimitStatus> {
         .collect()
 }
 
-fn check_guards(allow_unlimited: bool, enforceable: Enforceable<'_>) -> Result<(), Error> {
-    if allow_unlimited {
-        return Ok(());
-    }
+fn check_guards(enforceable: Enforceable<'_>) -> Result<(), Error> {
     let mut reasons = Vec::new();
     for kind in GUARDS {
         match enforceable(kind) {
@@ -189,11 +192,11 @@ mod tests {
         let mut config = WorkspacesConfig::default();
         config.ceilings.pids = Some(100);
         let asked = ResourceLimits { memory_bytes: Some(64 << 20), ..Default::default() };
-        let limits = for_create(&asked, &config, false, &all).expect("fine");
+        let limits = for_create(&asked, &config, Mode::Root, false, &all).expect("fine");
         assert_eq!(limits.memory_bytes, Some(64 << 20));
         assert_eq!(limits.pids, Some(100), "the default is cut to the ceiling");
         let asked = ResourceLimits { pids: Some(101), ..Default::default() };
-        let refused = for_create(&asked, &config, false, &all).expect_err("too many");
+        let refused = for_create(&asked, &config, Mode::Root, false, &all).expect_err("too many");
         assert_eq!(refused.code, ErrorCode::Unprocessable);
         assert!(refused.message.contains("pids of 101"), "{}", refused.message);
     }
@@ -201,8 +204,8 @@ mod tests {
     #[test]
     fn what_cannot_be_enforced_is_refused_when_asked_for_and_absent_when_not() {
         let config = WorkspacesConfig::default();
-        let limits =
-            for_create(&ResourceLimits::default(), &config, false, &no_disk).expect("fine");
+        let limits = for_create(&ResourceLimits::default(), &config, Mode::Root, false, &no_disk)
+            .expect("fine");
         assert_eq!(limits.disk_bytes, None);
         let shown = statuses(&limits, &no_disk);
         let disk = shown.iter().find(|status| status.kind == LimitKind::Disk).expect("listed");
@@ -210,7 +213,8 @@ mod tests {
         assert!(shown.iter().all(|status| status.enforced == status.value.is_some()));
 
         let asked = ResourceLimits { disk_bytes: Some(1 << 30), ..Default::default() };
-        let refused = for_create(&asked, &config, true, &no_disk).expect_err("asked for");
+        let refused =
+            for_create(&asked, &config, Mode::Root, true, &no_disk).expect_err("asked for");
         assert_eq!(refused.code, ErrorCode::CannotEnforce);
     }
 
@@ -218,13 +222,29 @@ mod tests {
     fn a_machine_without_any_guard_needs_the_operators_word() {
         let mut config = WorkspacesConfig::default();
         let none = ResourceLimits::default();
-        let refused = for_create(&none, &config, false, &nothing).expect_err("no guard");
+        let refused =
+            for_create(&none, &config, Mode::Root, false, &nothing).expect_err("no guard");
         assert_eq!(refused.code, ErrorCode::CannotEnforce);
         assert!(refused.hint.expect("a mend").contains("--allow-unlimited"));
-        assert_eq!(for_create(&none, &config, true, &nothing).expect("said so"), none);
+        assert_eq!(for_create(&none, &config, Mode::Root, true, &nothing).expect("said so"), none);
         config.forbid_unlimited = true;
-        let refused = for_create(&none, &config, true, &nothing).expect_err("forbidden");
+        let refused =
+            for_create(&none, &config, Mode::Root, true, &nothing).expect_err("forbidden");
         assert_eq!(refused.code, ErrorCode::Forbidden);
+    }
+
+    #[test]
+    fn an_ordinary_user_gets_what_there_is_unless_the_configuration_wants_more() {
+        let mut config = WorkspacesConfig::default();
+        let none = ResourceLimits::default();
+        let limits = for_create(&none, &config, Mode::User, false, &nothing).expect("none");
+        assert_eq!(limits, none);
+        let asked = ResourceLimits { memory_bytes: Some(1 << 30), ..Default::default() };
+        let refused = for_create(&asked, &config, Mode::User, false, &nothing);
+        assert_eq!(refused.expect_err("asked for").code, ErrorCode::CannotEnforce);
+        config.forbid_unlimited = true;
+        let refused = for_create(&none, &config, Mode::User, false, &nothing);
+        assert_eq!(refused.expect_err("forbidden").code, ErrorCode::CannotEnforce);
     }
 
     #[test]
@@ -232,7 +252,8 @@ mod tests {
         let mut config = WorkspacesConfig::default();
         config.ceilings.disk_bytes = Some(1 << 30);
         let none = ResourceLimits::default();
-        let refused = for_create(&none, &config, false, &no_disk).expect_err("a paper ceiling");
+        let refused =
+            for_create(&none, &config, Mode::Root, false, &no_disk).expect_err("a paper ceiling");
         assert_eq!(refused.code, ErrorCode::CannotEnforce);
     }
 

@@ -25,6 +25,7 @@ pub mod secret;
 pub mod size;
 pub mod snapshot;
 pub mod state;
+pub mod subids;
 pub mod workspace;
 
 pub use error::{Error, ErrorCode, Result};

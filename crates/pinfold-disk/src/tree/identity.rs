@@ -11,36 +11,33 @@ use std::{
     process::{Command, Stdio},
 };
 
+use pinfold_types::subids::{SUB_IDS, sub_id_mend, sub_id_range};
+
 use crate::error::{At, DiskError};
 
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// Most bytes read from the helper.
 const MAX_OUTPUT: u64 = 64 << 10;
-/// Ids that a workspace needs.
-const LEAST_IDS: u32 = 65_536;
-
-/// The first range of sub-ids of this user, with at least 65,536 ids.
+/// The range of sub-ids that all workspaces of this user have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SubIds {
-    uid: u32,
-    gid: u32,
+    base: u32,
 }
 
 impl SubIds {
     pub(crate) fn of_this_user() -> Result<Self, DiskError> {
         let uid = rustix::process::getuid().as_raw();
-        let name = user_name(uid);
-        let first = |file: &str| -> Result<u32, DiskError> {
-            let text = std::fs::read_to_string(file).unwrap_or_default();
-            first_range(&text, uid, name.as_deref()).ok_or_else(|| DiskError::Unavailable {
-                what: format!("{file} gives user {uid} no range of {LEAST_IDS} ids"),
-                mend: format!(
-                    "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {}",
-                    name.as_deref().unwrap_or("USER")
+        let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+        let passwd = read("/etc/passwd");
+        match sub_id_range(&passwd, &read("/etc/subuid"), &read("/etc/subgid"), uid) {
+            Some(range) => Ok(Self { base: range.base }),
+            None => Err(DiskError::Unavailable {
+                what: format!(
+                    "/etc/subuid and /etc/subgid give user {uid} no common range of {SUB_IDS} ids"
                 ),
-            })
-        };
-        Ok(Self { uid: first("/etc/subuid")?, gid: first("/etc/subgid")? })
+                mend: sub_id_mend(&passwd, uid),
+            }),
+        }
     }
 
     /// Makes the root of the workspace (the first sub-id) the owner of `paths` below `disk`.
@@ -85,8 +82,8 @@ impl SubIds {
         // first. Written out, because `--map-auto` has changed its meaning over the years.
         let mut child = Command::new("unshare")
             .args(["--user", "--map-root-user"])
-            .arg(format!("--map-users={},1,{LEAST_IDS}", self.uid))
-            .arg(format!("--map-groups={},1,{LEAST_IDS}", self.gid))
+            .arg(format!("--map-users={},1,{SUB_IDS}", self.base))
+            .arg(format!("--map-groups={},1,{SUB_IDS}", self.base))
             .arg("--")
             .args(arguments)
             .env_clear()
@@ -117,40 +114,5 @@ impl SubIds {
         } else {
             Err(DiskError::Helper(pinfold_types::name::excerpt(&said)))
         }
-    }
-}
-
-fn user_name(uid: u32) -> Option<String> {
-    let text = std::fs::read_to_string("/etc/passwd").ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse::<u32>().ok()? == uid).then(|| name.to_owned())
-    })
-}
-
-/// The start of the first large enough range of a subuid(5) file for this user.
-fn first_range(text: &str, uid: u32, name: Option<&str>) -> Option<u32> {
-    text.lines().find_map(|line| {
-        let mut fields = line.trim().split(':');
-        let who = fields.next()?;
-        let start: u32 = fields.next()?.parse().ok()?;
-        let count: u32 = fields.next()?.parse().ok()?;
-        let mine = Some(who) == name || who.parse() == Ok(uid);
-        (mine && count >= LEAST_IDS && start.checked_add(count).is_some()).then_some(start)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::first_range;
-
-    #[test]
-    fn the_first_large_enough_range_of_this_user_is_taken() {
-        let text = "root:1:65536\nann:200000:1000\nann:300000:65536\n1001:400000:65536\nbroken";
-        assert_eq!(first_range(text, 1000, Some("ann")), Some(300_000));
-        assert_eq!(first_range(text, 1001, None), Some(400_000));
-        assert_eq!(first_range(text, 1002, Some("bob")), None);
-        assert_eq!(first_range("ann:4294967295:65536", 1, Some("ann")), None);
     }
 }

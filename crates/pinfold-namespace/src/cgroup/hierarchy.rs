@@ -37,7 +37,8 @@ pub(crate) struct Hierarchies {
     pub unified_controllers: BTreeSet<String>,
     /// Directories of an earlier server of this home that ran in other groups.
     pub earlier: Vec<Base>,
-    reasons: Vec<String>,
+    /// Hierarchies that are mounted and cannot be used, by controller, with the reason.
+    unusable: Vec<(String, String)>,
 }
 
 impl Hierarchies {
@@ -55,12 +56,9 @@ impl Hierarchies {
                 }
                 Ok((base, _)) => found.v1.push(base),
                 Err(error) => {
-                    found.reasons.push(format!("{}: {error}", place.own.display()));
+                    found.unusable.push((place.name.clone(), error));
                 }
             }
-        }
-        if places.is_empty() {
-            found.reasons.push("no cgroup filesystem is mounted".into());
         }
         found.earlier = found.search(&tag);
         found.leave_to_unified();
@@ -99,8 +97,37 @@ impl Hierarchies {
         }
     }
 
-    pub(crate) fn reasons(&self) -> &[String] {
-        &self.reasons
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        if self.unusable.is_empty() {
+            return vec!["no cgroup filesystem is mounted".into()];
+        }
+        self.unusable.iter().map(|(_, why)| why.clone()).collect()
+    }
+
+    /// Why nothing here has `controller`, and the mend, with `; ` between them.
+    fn lacks(&self, controller: &str) -> String {
+        let of = |name: &str| self.unusable.iter().find(|(known, _)| known == name);
+        let in_v1 = of(controller);
+        let why = match in_v1.or_else(|| of("unified")) {
+            Some((_, why)) => {
+                format!("no cgroup with the {controller} controller can be made here ({why})")
+            }
+            None => format!("no mounted cgroup hierarchy has the {controller} controller"),
+        };
+        let delegated = "start the server in a delegated group: `systemd-run --user --scope -p \
+                         Delegate=yes pinfold up`";
+        let mend = if rustix::process::geteuid().is_root() {
+            format!("mount it, or boot with cgroup_enable={controller}")
+        } else if in_v1.is_some() {
+            // Only groups of v2 are delegated to users.
+            format!(
+                "run the server as root, or boot this machine with cgroup v2 \
+                 (systemd.unified_cgroup_hierarchy=1) and {delegated}"
+            )
+        } else {
+            delegated.into()
+        };
+        format!("{why}; {mend}")
     }
 
     pub(crate) fn base(&self, controller: &str) -> Option<&Base> {
@@ -136,22 +163,7 @@ impl Hierarchies {
             }
             return Err(format!("the kernel's cgroup v2 {controller} has no {v2_file}"));
         }
-        let why = if self.reasons.is_empty() {
-            format!("no mounted cgroup hierarchy has the {controller} controller")
-        } else {
-            format!(
-                "no cgroup with the {controller} controller can be made here ({})",
-                self.reasons.join("; ")
-            )
-        };
-        let mend = if rustix::process::geteuid().is_root() {
-            format!("mount it, or boot with cgroup_enable={controller}")
-        } else {
-            "start the server in a delegated group: `systemd-run --user --scope -p Delegate=yes \
-             pinfold up`"
-                .into()
-        };
-        Err(format!("{why}; {mend}"))
+        Err(self.lacks(controller))
     }
 
     pub(crate) fn list(&self) -> Vec<WorkspaceId> {
