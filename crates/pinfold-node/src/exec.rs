@@ -1,7 +1,7 @@
 //! Commands: the guest's streams with what only the host knows added, namely which limits were
 //! hit, how fast output may be carried, and that somebody is at work here.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use pinfold_namespace::CgroupStats;
 use pinfold_types::{
@@ -16,12 +16,16 @@ use tokio::time::Instant;
 use crate::{
     LocalNode,
     activity::InUse,
-    guest::{self, ExecEvent, ExecHandle},
+    guest::{self, ExecEvent, ExecHandle, Guest},
     live::Live,
     node::Inner,
     workspace::Workspace,
 };
 
+/// How often a stream goes on over a new channel before it gives up.
+const MAX_RESUMED: u32 = 8;
+/// How long a broken channel may be the first sign of the end of its workspace.
+const END_SEEN: Duration = Duration::from_millis(250);
 /// What a shell says of a child that SIGKILL ended.
 const SHELL_SIGKILL: i32 = 128 + 9;
 
@@ -45,6 +49,9 @@ pub struct ExecStream {
     context: Context,
     /// An event taken from the guest whose time to be handed out has not come.
     pending: Option<(ExecEvent, Option<Instant>)>,
+    /// The channel ended with this, and what follows from it is not decided yet.
+    broken: Option<Error>,
+    resumed: u32,
     ended: bool,
     throw_away: Option<ThrowAway>,
 }
@@ -121,7 +128,8 @@ impl LocalNode {
         let live = workspace.running()?;
         let in_use = workspace.activity.begin();
         let before = live.counters();
-        let stream = live.guest()?.attach(exec, from).await?;
+        let attach = |guest: Guest| async move { guest.attach(exec, from).await };
+        let stream = workspace.ask(&live, attach).await?;
         let orphaned = workspace.orphaned.swap(false, std::sync::atomic::Ordering::Relaxed);
         let throw_away = orphaned.then(|| ThrowAway::new(self.inner(), &workspace));
         let context = Context::new(self.inner(), workspace, live, before, in_use);
@@ -131,7 +139,8 @@ impl LocalNode {
     /// Commands that run or ended a short while ago.
     pub async fn execs(&self, reference: &str) -> Result<Vec<ExecInfo>> {
         let workspace = self.inner().registry.find(reference)?;
-        workspace.running()?.guest()?.execs().await
+        let live = workspace.running()?;
+        workspace.ask(&live, |guest| async move { guest.execs().await }).await
     }
 
     /// Signals a command's process group.
@@ -144,7 +153,8 @@ impl LocalNode {
         }
         let workspace = self.inner().registry.find(reference)?;
         workspace.activity.touch();
-        workspace.running()?.guest()?.signal(exec, signal).await
+        let live = workspace.running()?;
+        workspace.channel(&live).await?.signal(exec, signal).await
     }
 
     /// A throw-away workspace and its one command. The workspace is destroyed when the stream
@@ -162,13 +172,13 @@ impl Inner {
         spec: ExecSpec,
     ) -> Result<ExecStream> {
         let in_use = workspace.activity.begin();
-        let guest = live.guest()?;
         // The request is on its way while the counters are read: the command cannot have hit a
         // limit in the microseconds between.
-        let start = guest.exec(ExecId::generate(), spec);
+        let start = workspace.start_exec(&live, ExecId::generate(), spec);
         let (stream, before) = tokio::join!(start, async { live.counters() });
+        let stream = stream?;
         let context = Context::new(self, workspace, live, before, in_use);
-        Ok(ExecStream::new(stream?, context, None))
+        Ok(ExecStream::new(stream, context, None))
     }
 
     async fn run(self: &Arc<Self>, request: RunRequest) -> Result<(WorkspaceInfo, ExecStream)> {
@@ -219,6 +229,8 @@ impl ExecStream {
             stream,
             context,
             pending: None,
+            broken: None,
+            resumed: 0,
             ended: false,
             throw_away,
         }
@@ -237,11 +249,7 @@ impl ExecStream {
             if self.ended {
                 return None;
             }
-            let event = match self.stream.next().await {
-                Some(event) => event,
-                None => ExecEvent::Failed(Error::internal("a stream ended without its end")),
-            };
-            self.pending = Some(self.context.judge(event, self.exec_id).await);
+            self.pending = Some(self.take().await);
         }
         if let Some((_, Some(until))) = &self.pending {
             tokio::time::sleep_until(*until).await;
@@ -252,6 +260,42 @@ impl ExecStream {
         }
         self.ended = last;
         self.pending.take().map(|(event, _)| event)
+    }
+
+    /// The guest's next event, across a channel that broke and was dialled again.
+    async fn take(&mut self) -> (ExecEvent, Option<Instant>) {
+        loop {
+            if self.broken.is_none() {
+                match self.stream.next().await {
+                    Some(ExecEvent::Failed(error)) => self.broken = Some(error),
+                    Some(event) => return self.context.judge(event),
+                    None => {
+                        let error = Error::internal("a stream ended without its end");
+                        return (ExecEvent::Failed(error), None);
+                    }
+                }
+            }
+            let end = self.context.end_of_boot(self.exec_id).await;
+            let resumed = end.is_none() && self.resume().await;
+            let Some(error) = self.broken.take() else { continue };
+            if !resumed {
+                return (end.unwrap_or(ExecEvent::Failed(error)), None);
+            }
+        }
+    }
+
+    async fn resume(&mut self) -> bool {
+        let lost = |error: &Error| error.code == ErrorCode::Unavailable;
+        if self.resumed >= MAX_RESUMED || !self.broken.as_ref().is_some_and(lost) {
+            return false;
+        }
+        self.resumed += 1;
+        let Ok(guest) = self.context.workspace.channel(&self.context.live).await else {
+            return false;
+        };
+        let resumed = self.stream.resume(&guest).await;
+        tracing::debug!(exec = %self.exec_id, ?resumed, "the channel of a stream was lost");
+        resumed.is_ok()
     }
 
     /// Reads to the end and gathers at most `limit` bytes of each output, for tests and builds.
@@ -291,7 +335,7 @@ impl Context {
     }
 
     /// Adds what only the host knows to an event, and when it may be handed out.
-    async fn judge(&mut self, event: ExecEvent, exec_id: ExecId) -> (ExecEvent, Option<Instant>) {
+    fn judge(&mut self, event: ExecEvent) -> (ExecEvent, Option<Instant>) {
         match event {
             ExecEvent::Stdout(bytes) => {
                 let until = self.account(0, bytes.len());
@@ -302,7 +346,7 @@ impl Context {
                 (ExecEvent::Stderr(bytes), until)
             }
             ExecEvent::Exited(result) => (ExecEvent::Exited(self.enrich(result)), None),
-            ExecEvent::Failed(error) => (self.why_it_broke(error, exec_id).await, None),
+            failed @ ExecEvent::Failed(_) => (failed, None),
         }
     }
 
@@ -368,17 +412,14 @@ impl Context {
     }
 
     /// A channel that broke because its workspace ended is that command's end.
-    async fn why_it_broke(&self, error: Error, exec_id: ExecId) -> ExecEvent {
-        let ended = tokio::time::timeout(std::time::Duration::from_millis(250), self.live.exited());
-        if ended.await.is_err() {
-            return ExecEvent::Failed(error);
-        }
+    async fn end_of_boot(&self, exec_id: ExecId) -> Option<ExecEvent> {
+        tokio::time::timeout(END_SEEN, self.live.exited()).await.ok()?;
         let oom = match (self.before, self.live.counters()) {
             (Some(before), Some(after)) => rose(before.oom_kills, after.oom_kills),
             _ => false,
         };
         let [stdout_bytes, stderr_bytes] = self.carried;
-        ExecEvent::Exited(ExecResult {
+        Some(ExecEvent::Exited(ExecResult {
             exec_id,
             reason: ExitReason::WorkspaceStopped,
             exit_code: None,
@@ -388,7 +429,7 @@ impl Context {
             stdout_bytes,
             stderr_bytes,
             error: None,
-        })
+        }))
     }
 }
 

@@ -2,8 +2,10 @@
 //! meanwhile. Nothing here touches the workspace's files from the host.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -25,14 +27,16 @@ use crate::{
     LocalNode,
     activity::InUse,
     guest::{ByteStream, Guest, TcpTunnel},
+    live::Live,
     node::blocking,
+    workspace::Workspace,
 };
 
 impl LocalNode {
     /// Facts of a path, of the link itself where it is one.
     pub async fn stat_file(&self, reference: &str, path: &str) -> Result<FileInfo> {
-        let (guest, _in_use) = self.at_path(reference, path)?;
-        guest.stat(path).await
+        let inside = self.at_path(reference, path)?;
+        inside.ask(|guest| async move { guest.stat(path).await }).await
     }
 
     /// One page of a directory, in byte order of names.
@@ -44,8 +48,8 @@ impl LocalNode {
         limit: Option<u32>,
     ) -> Result<FileList> {
         let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        let (guest, _in_use) = self.at_path(reference, path)?;
-        guest.list(path, after, limit).await
+        let inside = self.at_path(reference, path)?;
+        inside.ask(|guest| async move { guest.list(path, after, limit).await }).await
     }
 
     /// Content of a file from an offset on, as much as asked for or all.
@@ -56,8 +60,9 @@ impl LocalNode {
         offset: u64,
         length: Option<u64>,
     ) -> Result<ByteStream> {
-        let (guest, in_use) = self.at_path(reference, path)?;
-        Ok(held(guest.read(path, offset, length).await?, in_use))
+        let inside = self.at_path(reference, path)?;
+        let read = |guest: Guest| async move { guest.read(path, offset, length).await };
+        Ok(held(inside.ask(read).await?, inside.in_use))
     }
 
     /// Writes a file: replaced at once when all bytes have come, or in place at an offset.
@@ -68,8 +73,8 @@ impl LocalNode {
         options: WriteOptions,
         content: ByteStream,
     ) -> Result<FileInfo> {
-        let (guest, _in_use) = self.at_path(reference, path)?;
-        guest.write(path, options, content).await
+        let inside = self.at_path(reference, path)?;
+        inside.channel().await?.write(path, options, content).await
     }
 
     /// Makes a directory.
@@ -80,33 +85,33 @@ impl LocalNode {
         mode: Option<u32>,
         parents: bool,
     ) -> Result<()> {
-        let (guest, _in_use) = self.at_path(reference, path)?;
-        guest.mkdir(path, mode, parents).await
+        let inside = self.at_path(reference, path)?;
+        inside.channel().await?.mkdir(path, mode, parents).await
     }
 
     /// Moves, replacing what is there.
     pub async fn rename_file(&self, reference: &str, from: &str, to: &str) -> Result<()> {
         check_path(to)?;
-        let (guest, _in_use) = self.at_path(reference, from)?;
-        guest.rename(from, to).await
+        let inside = self.at_path(reference, from)?;
+        inside.channel().await?.rename(from, to).await
     }
 
     /// Removes a file, or a directory with all below it. Links are removed, not followed.
     pub async fn remove_file(&self, reference: &str, path: &str, recursive: bool) -> Result<()> {
-        let (guest, _in_use) = self.at_path(reference, path)?;
-        guest.remove(path, recursive).await
+        let inside = self.at_path(reference, path)?;
+        inside.channel().await?.remove(path, recursive).await
     }
 
     /// Changes permission bits.
     pub async fn chmod_file(&self, reference: &str, path: &str, mode: u32) -> Result<()> {
-        let (guest, _in_use) = self.at_path(reference, path)?;
-        guest.chmod(path, mode).await
+        let inside = self.at_path(reference, path)?;
+        inside.ask(|guest| async move { guest.chmod(path, mode).await }).await
     }
 
     /// Changes the owner.
     pub async fn chown_file(&self, reference: &str, path: &str, uid: u32, gid: u32) -> Result<()> {
-        let (guest, _in_use) = self.at_path(reference, path)?;
-        guest.chown(path, uid, gid).await
+        let inside = self.at_path(reference, path)?;
+        inside.ask(|guest| async move { guest.chown(path, uid, gid).await }).await
     }
 
     /// Changes below a path until the receiver is dropped.
@@ -116,8 +121,10 @@ impl LocalNode {
         path: &str,
         recursive: bool,
     ) -> Result<mpsc::Receiver<WatchEvent>> {
-        let (guest, in_use) = self.at_path(reference, path)?;
-        let mut events = guest.watch(path, recursive).await?;
+        let inside = self.at_path(reference, path)?;
+        let watch = |guest: Guest| async move { guest.watch(path, recursive).await };
+        let mut events = inside.ask(watch).await?;
+        let in_use = inside.in_use;
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(async move {
             let _in_use = in_use;
@@ -137,8 +144,9 @@ impl LocalNode {
 
     /// A path as tar, made inside.
     pub async fn get_archive(&self, reference: &str, path: &str) -> Result<ByteStream> {
-        let (guest, in_use) = self.at_path(reference, path)?;
-        Ok(held(guest.archive_get(path).await?, in_use))
+        let inside = self.at_path(reference, path)?;
+        let get = |guest: Guest| async move { guest.archive_get(path).await };
+        Ok(held(inside.ask(get).await?, inside.in_use))
     }
 
     /// Unpacks a tar below a directory, inside.
@@ -149,27 +157,27 @@ impl LocalNode {
         options: ArchiveOptions,
         content: ByteStream,
     ) -> Result<Archived> {
-        let (guest, _in_use) = self.at_path(reference, path)?;
-        guest.archive_put(path, content, options).await
+        let inside = self.at_path(reference, path)?;
+        inside.channel().await?.archive_put(path, content, options).await
     }
 
     /// A TCP connection to a port on the workspace's loopback.
     pub async fn tcp(&self, reference: &str, port: u16) -> Result<Tunnel> {
-        let (guest, in_use) = self.guest(reference)?;
-        Ok(Tunnel { tunnel: guest.tcp(port).await?, _in_use: in_use })
+        let inside = self.inside(reference)?;
+        let tunnel = inside.ask(|guest| async move { guest.tcp(port).await }).await?;
+        Ok(Tunnel { tunnel, _in_use: inside.in_use })
     }
 
     /// TCP ports that something inside listens on.
     pub async fn ports(&self, reference: &str) -> Result<Vec<PortInfo>> {
-        let (guest, _in_use) = self.guest(reference)?;
-        guest.ports().await
+        self.inside(reference)?.ask(|guest| async move { guest.ports().await }).await
     }
 
     /// What a workspace uses now. Looking is not using: it does not keep an idle one alive.
     pub async fn stats(&self, reference: &str) -> Result<WorkspaceStats> {
         let workspace = self.inner().registry.find(reference)?;
         let live = workspace.live();
-        let (pool, id) = (std::sync::Arc::clone(&self.inner().pool), workspace.id.to_string());
+        let (pool, id) = (Arc::clone(&self.inner().pool), workspace.id.to_string());
         let disk_bytes =
             blocking(move || Ok(pool.usage(&id).ok().map(|usage| usage.referenced_bytes))).await?;
         let mut stats = WorkspaceStats { disk_bytes, ..Default::default() };
@@ -185,7 +193,8 @@ impl LocalNode {
         let uptime = started.map(|at| jiff::Timestamp::now().duration_since(at).as_millis());
         stats.uptime_ms = uptime.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
         if workspace.running().is_ok()
-            && let Ok(inside) = live.guest()?.stats().await
+            && let Ok(inside) =
+                workspace.ask(&live, |guest| async move { guest.stats().await }).await
         {
             stats.execs = inside.execs;
             stats.cpu_usec = stats.cpu_usec.or(Some(inside.cpu_usec));
@@ -194,15 +203,36 @@ impl LocalNode {
         Ok(stats)
     }
 
-    fn at_path(&self, reference: &str, path: &str) -> Result<(Guest, InUse)> {
+    fn at_path(&self, reference: &str, path: &str) -> Result<Inside> {
         check_path(path)?;
-        self.guest(reference)
+        self.inside(reference)
     }
 
-    fn guest(&self, reference: &str) -> Result<(Guest, InUse)> {
+    fn inside(&self, reference: &str) -> Result<Inside> {
         let workspace = self.inner().registry.find(reference)?;
-        let guest = workspace.running()?.guest()?;
-        Ok((guest, workspace.activity.begin()))
+        let live = workspace.running()?;
+        Ok(Inside { in_use: workspace.activity.begin(), workspace, live })
+    }
+}
+
+/// A running workspace that is being asked for something.
+struct Inside {
+    workspace: Arc<Workspace>,
+    live: Arc<Live>,
+    in_use: InUse,
+}
+
+impl Inside {
+    /// For what must not be asked twice.
+    async fn channel(&self) -> Result<Guest> {
+        self.workspace.channel(&self.live).await
+    }
+
+    async fn ask<T, F>(&self, question: impl Fn(Guest) -> F + Send) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send,
+    {
+        self.workspace.ask(&self.live, question).await
     }
 }
 

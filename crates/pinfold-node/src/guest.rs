@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 mod call;
+pub(crate) mod channel;
 mod dial;
 mod exec;
 mod link;

@@ -169,7 +169,7 @@ impl Inner {
         }
         let grace = self.stop_grace;
         let asked = async {
-            if let Ok(guest) = live.guest() {
+            if let Ok(guest) = workspace.channel(&live).await {
                 let _ = guest.shutdown(grace).await;
             }
             live.exited().await;
@@ -201,15 +201,18 @@ impl Inner {
     }
 
     async fn resume_locked(self: &Arc<Self>, workspace: &Arc<Workspace>) -> Result<()> {
+        let before = (workspace.row(), workspace.live());
         let row = workspace.advance(WorkspaceEvent::Resume, |_| {})?;
-        self.store.update_workspace(&row).await?;
+        if let Err(failed) = self.store.update_workspace(&row).await {
+            workspace.put_back(before.0, before.1);
+            return Err(failed);
+        }
         workspace.activity.touch();
         if let Some(live) = workspace.live() {
             thaw(&live).await;
-            // A boot that was adopted while paused has no channel yet.
-            if live.guest().map_or(true, |guest| guest.is_closed()) {
-                crate::watch::redial(workspace, &live).await;
-            }
+            // A boot that was adopted while paused has no channel yet. One that gives none now
+            // is asked again by whoever needs it.
+            let _ = workspace.channel(&live).await;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use pinfold_types::{Error, ErrorCode, Result, workspace::Walls};
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 
-use crate::guest::Guest;
+use crate::guest::{Guest, channel::LastFailure};
 
 /// Longest wait for processes that were killed to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(10);
@@ -30,6 +30,8 @@ pub(crate) struct Live {
     pub(crate) socket: PathBuf,
     pidfd: AsyncFd<OwnedFd>,
     guest: RwLock<Option<Guest>>,
+    /// Held by whoever dials the guest.
+    pub(crate) dialling: tokio::sync::Mutex<LastFailure>,
 }
 
 impl Live {
@@ -44,10 +46,12 @@ impl Live {
     ) -> Result<Self> {
         let pidfd = watched(pidfd)
             .map_err(|err| Error::internal(format!("cannot watch process {pid}: {err}")))?;
-        Ok(Self { boot, pid, start_time, walls, cgroup, socket, pidfd, guest: RwLock::default() })
+        let (guest, dialling) = (RwLock::default(), tokio::sync::Mutex::default());
+        Ok(Self { boot, pid, start_time, walls, cgroup, socket, pidfd, guest, dialling })
     }
 
-    /// The channel to the guest.
+    /// The channel to the guest, as it was dialled last: it may have ended since. Who wants one
+    /// that is open asks for `Workspace::channel`.
     pub(crate) fn guest(&self) -> Result<Guest> {
         self.guest.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(|| {
             Error::new(ErrorCode::Unavailable, "the workspace's first process does not answer")
@@ -55,9 +59,15 @@ impl Live {
         })
     }
 
-    /// Replaces the channel after it was dialled again.
-    pub(crate) fn set_guest(&self, guest: Option<Guest>) {
-        *self.guest.write().unwrap_or_else(PoisonError::into_inner) = guest;
+    /// The channel, if it has not ended.
+    pub(crate) fn open_guest(&self) -> Option<Guest> {
+        let guest = self.guest.read().unwrap_or_else(PoisonError::into_inner);
+        guest.as_ref().filter(|guest| !guest.is_closed()).cloned()
+    }
+
+    /// Takes the place of the channel before.
+    pub(crate) fn set_guest(&self, guest: impl Into<Option<Guest>>) {
+        *self.guest.write().unwrap_or_else(PoisonError::into_inner) = guest.into();
     }
 
     /// Returns when the first process has ended.

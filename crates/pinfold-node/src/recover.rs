@@ -6,7 +6,8 @@
 //! | recorded | there | done |
 //! |---|---|---|
 //! | live | the guest answers with its boot's secret | adopted |
-//! | live | no guest, or one that does not answer | what is left is killed; marked stopped |
+//! | live | no guest, or one that refuses the channel | what is left is killed; marked stopped |
+//! | running | the guest lives but does not answer in time | adopted; it is dialled until it does |
 //! | paused | the guest lives | adopted, still paused |
 //! | creating | the guest answers | adopted: it was made, perhaps even acknowledged |
 //! | creating | a disk, no guest | marked stopped, for the same reason |
@@ -149,7 +150,11 @@ impl Inner {
                 row.started_at = row.started_at.or_else(|| Some(now()));
                 let changed = (was != row.state)
                     .then_some(("adopted", format!("it was {was} and its guest answers")))
-                    .or(Some(("adopted", "its guest lives".to_owned())));
+                    .or_else(|| {
+                        let answers = paused || live.open_guest().is_some();
+                        let why = if answers { "its guest lives" } else { "its guest is slow" };
+                        Some(("adopted", why.to_owned()))
+                    });
                 Verdict::Keep(row, Some(live), changed)
             }
             Err(why) => {
@@ -208,10 +213,13 @@ impl Inner {
         let connect = Guest::connect(&live.socket, &row.id, row.boot, secret);
         match tokio::time::timeout(GUEST_ADOPT, connect).await {
             Ok(Ok(guest)) => {
-                live.set_guest(Some(guest));
+                live.set_guest(guest);
                 Ok(live)
             }
             Ok(Err(err)) => Err(format!("its guest refused the channel: {err}")),
+            // It is the process that was recorded, and a machine under load is no reason to end
+            // what runs in it.
+            Err(_) if row.state == WorkspaceState::Running => Ok(live),
             Err(_) => Err(format!("its guest did not answer within {GUEST_ADOPT:?}")),
         }
     }

@@ -5,15 +5,11 @@ use std::{sync::Arc, time::Duration};
 use pinfold_types::{WorkspaceEvent, WorkspaceState};
 
 use crate::{
-    guest::{ExecEvent, Guest},
-    lifecycle::ended_boot,
-    live::Live,
-    node::Inner,
-    options::GUEST_ADOPT,
-    workspace::Workspace,
+    guest::ExecEvent, lifecycle::ended_boot, live::Live, node::Inner, workspace::Workspace,
 };
 
-/// First pause before a broken channel is dialled again; doubled each time.
+/// First pause before a broken channel is dialled again, doubled each time. Whoever needs the
+/// channel meanwhile dials at once.
 const REDIAL_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause between two tries.
 const REDIAL_MOST: Duration = Duration::from_secs(10);
@@ -31,6 +27,8 @@ impl Inner {
         }
         tokio::spawn(async move {
             tokio::select! {
+                // A node that is gone must not dial: it would cut off the one after it.
+                biased;
                 () = closing.cancelled() => return,
                 () = keep_channel(&workspace, &live) => {}
             }
@@ -76,7 +74,7 @@ impl Inner {
 /// Dials the guest again whenever the channel breaks; returns when the first process has ended.
 async fn keep_channel(workspace: &Workspace, live: &Live) {
     let mut states = workspace.states();
-    let mut pause = Duration::ZERO;
+    let mut pause = REDIAL_FIRST;
     loop {
         let wanted = async {
             if let Ok(guest) = live.guest() {
@@ -91,38 +89,14 @@ async fn keep_channel(workspace: &Workspace, live: &Live) {
             () = live.exited() => return,
             () = wanted => {}
         }
-        if live.guest().is_ok_and(|guest| !guest.is_closed()) {
-            continue;
-        }
         tokio::select! {
             biased;
             () = live.exited() => return,
-            dialled = redial(workspace, live) => {
-                pause = if dialled { Duration::ZERO } else { next_pause(pause) };
+            dialled = workspace.channel(live) => {
+                pause = if dialled.is_ok() { REDIAL_FIRST } else { (pause * 2).min(REDIAL_MOST) };
             }
         }
     }
-}
-
-fn next_pause(pause: Duration) -> Duration {
-    if pause.is_zero() { REDIAL_FIRST } else { (pause * 2).min(REDIAL_MOST) }
-}
-
-/// Dials the guest of a boot again. Whether it answered.
-pub(crate) async fn redial(workspace: &Workspace, live: &Live) -> bool {
-    let Some(secret) = workspace.with_row(|row| row.secret.clone()) else { return false };
-    let connect = Guest::connect(&live.socket, &workspace.id, live.boot, &secret);
-    let dialled = tokio::time::timeout(GUEST_ADOPT, connect).await;
-    match dialled {
-        Ok(Ok(guest)) => {
-            live.set_guest(Some(guest));
-            return true;
-        }
-        Ok(Err(err)) => tracing::debug!(id = %workspace.id, %err, "a guest refused a channel"),
-        Err(_) => tracing::debug!(id = %workspace.id, "a guest did not answer"),
-    }
-    live.set_guest(None);
-    false
 }
 
 /// Keeps the last output of the start-up command.

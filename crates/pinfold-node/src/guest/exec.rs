@@ -1,16 +1,24 @@
 //! A command's stream.
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use pinfold_proto::{ExecControl, ExecStarted, Kind, Request};
 use pinfold_types::{
-    Error, ExecId, Result,
+    Error, ErrorCode, ExecId, Result,
     exec::{ExecResult, TtySize, check_tty},
 };
 use tokio::sync::Mutex;
 
 use super::{
+    Guest,
     call::{Call, Event, Sender, out_of_order, parse},
     link::{self, Users},
 };
@@ -57,20 +65,49 @@ impl fmt::Debug for ExecStream {
 
 /// A command's input. Clones share it; it does not keep the stream open.
 #[derive(Clone, Debug)]
-pub struct ExecHandle {
-    sender: Sender,
-    turn: Arc<Mutex<()>>,
+pub struct ExecHandle(Arc<Line>);
+
+#[derive(Debug)]
+struct Line {
+    /// Replaced when the stream goes on over another channel.
+    sender: RwLock<Sender>,
+    turn: Mutex<()>,
+    /// Bytes were given to a channel: whether they arrived is not known when it ends.
+    fed: AtomicBool,
+    ended: AtomicBool,
 }
 
 impl ExecHandle {
+    fn new(sender: Sender) -> Self {
+        Self(Arc::new(Line {
+            sender: RwLock::new(sender),
+            turn: Mutex::default(),
+            fed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        }))
+    }
+
+    fn sender(&self) -> Sender {
+        self.0.sender.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends over another channel from now on, beginning with the end if that was said.
+    fn move_to(&self, sender: Sender) {
+        if self.0.ended.load(Ordering::Acquire) {
+            sender.end();
+        }
+        *self.0.sender.write().unwrap_or_else(PoisonError::into_inner) = sender;
+    }
+
     /// Sends bytes to standard input, waiting while the command does not read. What goes to a
     /// command without open input is dropped inside.
     ///
     /// # Errors
     /// `conflict` when the stream has ended.
     pub async fn write(&self, data: Bytes) -> Result<()> {
-        let _turn = self.turn.lock().await;
-        self.sender.send(data).await
+        let _turn = self.0.turn.lock().await;
+        self.0.fed.store(true, Ordering::Release);
+        self.sender().send(data).await
     }
 
     /// Ends standard input, after what was written.
@@ -78,8 +115,9 @@ impl ExecHandle {
     /// # Errors
     /// None today; the guest learns of it when it can.
     pub async fn eof(&self) -> Result<()> {
-        let _turn = self.turn.lock().await;
-        self.sender.end();
+        let _turn = self.0.turn.lock().await;
+        self.0.ended.store(true, Ordering::Release);
+        self.sender().end();
         Ok(())
     }
 
@@ -89,7 +127,7 @@ impl ExecHandle {
     /// `invalid_argument` for a size no terminal has.
     pub async fn resize(&self, size: TtySize) -> Result<()> {
         check_tty(size)?;
-        self.sender.tell(&ExecControl::Resize { size }).await;
+        self.sender().tell(&ExecControl::Resize { size }).await;
         Ok(())
     }
 
@@ -98,7 +136,7 @@ impl ExecHandle {
     /// # Errors
     /// None today.
     pub async fn signal(&self, signal: i32) -> Result<()> {
-        self.sender.tell(&ExecControl::Signal { signal }).await;
+        self.sender().tell(&ExecControl::Signal { signal }).await;
         Ok(())
     }
 }
@@ -122,8 +160,24 @@ impl ExecStream {
             Some(Event::Data(..)) | None => return Err(out_of_order()),
         };
         let ExecStarted { pid, offset, lost_bytes } = started;
-        let input = ExecHandle { sender: call.sender(), turn: Arc::default() };
+        let input = ExecHandle::new(call.sender());
         Ok(Self { exec_id, pid, offset, lost_bytes, call: Some(call), first, input })
+    }
+
+    /// Goes on over another channel where this one ended, if nothing is lost between: all output
+    /// since then is held, and no input was on its way.
+    pub(crate) async fn resume(&mut self, link: &Guest) -> Result<()> {
+        let lost = |what| Error::new(ErrorCode::Unavailable, format!("{what} may be lost"));
+        if self.input.0.fed.load(Ordering::Acquire) {
+            return Err(lost("input"));
+        }
+        let again = link.attach(self.exec_id, Some(self.offset)).await?;
+        if again.lost_bytes > 0 {
+            return Err(lost("output"));
+        }
+        self.input.move_to(again.input.sender());
+        (self.call, self.first) = (again.call, again.first);
+        Ok(())
     }
 
     /// What goes in.

@@ -184,10 +184,11 @@ impl Link {
             calls.end.get_or_insert_with(|| error.clone());
             std::mem::take(&mut calls.open)
         };
+        // First, so that whoever hears of it from its call finds the connection closed.
+        self.closed.send_replace(true);
         for call in open.into_values() {
             call.fail(error.clone());
         }
-        self.closed.send_replace(true);
         self.wake_blocked();
     }
 

@@ -66,6 +66,11 @@ impl House {
         Store::open(self.path().join("state.db")).await.expect("a store")
     }
 
+    /// The store of the node that is open.
+    pub(crate) fn present(&self) -> Store {
+        self.present.lock().expect("not poisoned").clone().expect("a node is open")
+    }
+
     async fn options(&self) -> NodeOptions {
         let store = self.store().await;
         *self.present.lock().expect("not poisoned") = Some(store.clone());
@@ -138,6 +143,7 @@ fn sweep(home: &Path, config: &Config) {
             eprintln!("sweep: {id}: {err} {:?}", err.internal);
         }
     }
+    cgroups.remove_base();
     let closed = Pool::open(&config.pool, &home, Mode::Root).and_then(Pool::close);
     if let Err(err) = closed {
         eprintln!("sweep: the pool: {err} {:?}", err.internal);
