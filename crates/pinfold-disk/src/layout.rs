@@ -23,7 +23,7 @@ const MAX_ENTRIES: usize = 1 << 20;
 
 /// Directories below `partial`. The kernel locks the directory that a snapshot is made in until the
 /// snapshot is on the disk; made side by side in several, they share one commit.
-const LANES: u8 = 32;
+pub(crate) const LANES: u8 = 128;
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);

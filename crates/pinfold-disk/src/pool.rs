@@ -23,9 +23,9 @@ use crate::{
 
 pub(crate) use inner::Inner;
 
-/// Threads that make the clones of one [`Pool::clone_many`]: snapshots that are asked for at the
-/// same time share one commit.
-const CLONE_THREADS: usize = 32;
+/// Most threads that make the clones of one [`Pool::clone_many`]: snapshots that are asked for at
+/// the same time share one commit.
+const CLONE_THREADS: usize = crate::layout::LANES as usize;
 
 /// The disks of one `$PINFOLD_HOME`. Calls block; different disks may be worked on at once, one
 /// disk by one caller at a time.
@@ -178,7 +178,8 @@ impl Pool {
         Ok(self.inner.clone_to(from, to, limits, slots)?)
     }
 
-    /// [`Pool::clone_to`] for many at once, with an outcome for each in the same order.
+    /// [`Pool::clone_to`] for many at once, with an outcome for each in the same order. With
+    /// btrfs up to 128 of them take two or three commits together.
     pub fn clone_many(
         &self,
         from: &str,
@@ -188,16 +189,23 @@ impl Pool {
     ) -> Vec<Result<Disk, Error>> {
         let per_thread = to.len().div_ceil(CLONE_THREADS).max(1);
         let inner = &self.inner;
+        let clone = |ids: &[String]| -> Vec<Result<Disk, Error>> {
+            ids.iter().map(|id| Ok(inner.clone_to(from, id, limits, slots)?)).collect()
+        };
+        if to.len() <= 1 {
+            return clone(to);
+        }
         std::thread::scope(|scope| {
-            let threads: Vec<_> = to
-                .chunks(per_thread)
-                .map(|ids| {
-                    scope.spawn(move || -> Vec<Result<Disk, Error>> {
-                        ids.iter().map(|id| Ok(inner.clone_to(from, id, limits, slots)?)).collect()
-                    })
-                })
-                .collect();
-            threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+            let begin = |ids| (scope.spawn(move || clone(ids)), ids.len());
+            let threads: Vec<_> = to.chunks(per_thread).map(begin).collect();
+            let died = |count| {
+                let died = || Err(Error::internal("the thread that made a clone died"));
+                std::iter::repeat_with(died).take(count).collect()
+            };
+            threads
+                .into_iter()
+                .flat_map(|(thread, count)| thread.join().unwrap_or_else(|_| died(count)))
+                .collect()
         })
     }
 

@@ -1,39 +1,29 @@
 //! Making workspaces: the durable record and the work go side by side, the answer waits for
 //! both, and whatever fails undoes all of it.
 
+mod plan;
+
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use pinfold_disk::DiskLimits;
-use pinfold_store::{WorkspaceRow, WorkspaceSpec};
+use pinfold_disk::{Disk, DiskLimits};
+use pinfold_store::WorkspaceRow;
 use pinfold_types::{
-    Error, ErrorCode, ImageId, ImageName, Mode, Result, WorkspaceEvent, WorkspaceId,
-    WorkspaceState,
-    exec::ExecSpec,
+    Error, Mode, Result, WorkspaceEvent, WorkspaceId,
     limits::ResourceLimits,
-    workspace::{CreateWorkspace, Lineage, WorkspaceInfo},
+    workspace::{CreateWorkspace, WorkspaceInfo},
 };
 
 use crate::{
     LocalNode,
     boot::{Root, new_secret},
-    images::ImageHold,
-    limits,
     live::Live,
     node::{Inner, blocking},
-    ready::{Kind, Ready},
-    registry::Reservation,
+    ready::Ready,
     workspace::Workspace,
 };
 
-/// Where a new disk comes from.
-#[derive(Clone, Debug)]
-pub(crate) enum DiskFrom {
-    /// Empty.
-    New,
-    /// The disk or snapshot with this id.
-    Clone(String),
-}
+pub(crate) use plan::{DiskFrom, Draft, Plan};
 
 /// How a new workspace gets its first boot.
 #[derive(Debug)]
@@ -41,20 +31,6 @@ enum Begin {
     Stopped,
     Boot,
     Ready(Ready),
-}
-
-/// A workspace decided on but not made.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) reservation: Reservation,
-    pub(crate) hold: ImageHold,
-    pub(crate) row: WorkspaceRow,
-    pub(crate) env: BTreeMap<String, String>,
-    pub(crate) command_env: BTreeMap<String, String>,
-    pub(crate) disk: DiskFrom,
-    pub(crate) start: bool,
-    /// What a boot made in advance would have to be, where one could serve.
-    pub(crate) like: Option<Kind>,
 }
 
 impl LocalNode {
@@ -71,97 +47,6 @@ impl LocalNode {
 }
 
 impl Inner {
-    /// Checks a request against this machine and configuration, and reserves its name.
-    pub(crate) async fn plan_create(
-        self: &Arc<Self>,
-        request: CreateWorkspace,
-        ephemeral: bool,
-    ) -> Result<Plan> {
-        request.check()?;
-        let image_name =
-            request.image.clone().unwrap_or_else(|| self.config.workspaces.default_image.clone());
-        let image = self.image_for(image_name.as_str()).await?;
-        // A name, as all else here, is part of what is booted.
-        let usual = request.name.is_none()
-            && request.hostname.is_none()
-            && request.command.is_none()
-            && !(request.nested || request.allow_unlimited || request.stopped);
-        let mut plan = self.plan_on(image.id, image_name, request, ephemeral)?;
-        if usual {
-            let limits = plan.row.spec.limits.clone();
-            plan.like = Some(Kind { image: image.id, limits, ephemeral });
-        }
-        Ok(plan)
-    }
-
-    /// The same on an image that need not have a name.
-    pub(crate) fn plan_on(
-        self: &Arc<Self>,
-        image_id: ImageId,
-        image_name: ImageName,
-        request: CreateWorkspace,
-        ephemeral: bool,
-    ) -> Result<Plan> {
-        let workspaces = &self.config.workspaces;
-        if request.nested && workspaces.forbid_nested {
-            return Err(Error::new(
-                ErrorCode::Forbidden,
-                "nested workspaces are not allowed on this server",
-            )
-            .hint("workspaces.forbid_nested is set in config.toml"));
-        }
-        let (unlimited, enforceable) = (request.allow_unlimited, |kind| self.enforceable(kind));
-        let limits =
-            limits::for_create(&request.limits, workspaces, self.mode, unlimited, &enforceable)?;
-        let hold = self.holds.hold(image_id)?;
-        let reservation = self.registry.reserve(request.name.as_ref())?;
-        let mut command = request.command;
-        let command_env = command.as_mut().map(|c| std::mem::take(&mut c.env)).unwrap_or_default();
-        let now = now();
-        let row = WorkspaceRow {
-            id: WorkspaceId::generate(),
-            name: reservation.name().clone(),
-            state: WorkspaceState::Creating,
-            reason: None,
-            boot: u64::from(!request.stopped),
-            image_id,
-            image_name,
-            spec: WorkspaceSpec {
-                statuses: limits::statuses(&limits, &|kind| self.enforceable(kind)),
-                limits,
-                nested: request.nested,
-                unlimited: request.allow_unlimited,
-                hostname: request.hostname,
-                labels: request.labels,
-                command,
-                idle_ms: request.idle_ms,
-                walls: None,
-                ephemeral,
-                env_count: count(&request.env),
-            },
-            lineage: Lineage::default(),
-            pid: None,
-            start_time: None,
-            uid_slot: None,
-            secret: None,
-            created_at: now,
-            started_at: None,
-            expires_at: request.ttl_ms.map(|ms| after(now, ms)),
-            last_active_at: now,
-            base_snapshot: None,
-        };
-        Ok(Plan {
-            reservation,
-            hold,
-            row,
-            env: request.env,
-            command_env,
-            disk: DiskFrom::New,
-            start: !request.stopped,
-            like: None,
-        })
-    }
-
     /// Makes what was planned. `first` runs as soon as the guest answers, perhaps before the
     /// record is on the disk; its result is handed out only after.
     pub(crate) async fn make<T, F>(
@@ -292,8 +177,7 @@ impl Inner {
             None => slots_of(&self.root(&row.image_id)?),
         };
         let (id, limits, start) = (row.id, row.spec.limits.clone(), boot.is_some());
-        let disk = self
-            .in_background(move |inner| inner.make_disk(&id.to_string(), &disk, &limits, slots));
+        let disk = self.make_disk(id, disk, &limits, slots);
         let (limits, unlimited) = (row.spec.limits.clone(), row.spec.unlimited);
         let cgroup = self.in_background(move |inner| {
             if start { inner.prepare(id, &limits, unlimited) } else { Ok(None) }
@@ -328,18 +212,27 @@ impl Inner {
         workspace.advance(WorkspaceEvent::GuestReady, |row| started(row, live))
     }
 
-    fn make_disk(
-        &self,
-        id: &str,
-        from: &DiskFrom,
+    async fn make_disk(
+        self: &Arc<Self>,
+        id: WorkspaceId,
+        from: DiskFrom,
         limits: &ResourceLimits,
         slots: usize,
-    ) -> Result<pinfold_disk::Disk> {
+    ) -> Result<Disk> {
         let limits = disk_limits(limits);
-        match from {
-            DiskFrom::New => self.pool.create(id, &limits, slots),
-            DiskFrom::Clone(source) => self.pool.clone_to(source, id, &limits, slots),
-        }
+        let source = match from {
+            DiskFrom::Coming(disk) => {
+                let gone = |_| Err(Error::internal("the disk was promised and never made"));
+                return disk.await.unwrap_or_else(gone);
+            }
+            DiskFrom::New => None,
+            DiskFrom::Clone(source) => Some(source),
+        };
+        self.in_background(move |inner| match source {
+            None => inner.pool.create(&id.to_string(), &limits, slots),
+            Some(source) => inner.pool.clone_to(&source, &id.to_string(), &limits, slots),
+        })
+        .await
     }
 
     /// Ends a boot that nobody is to see.
@@ -400,35 +293,9 @@ pub(crate) fn after(start: Timestamp, ms: u64) -> Timestamp {
     start.checked_add(SignedDuration::from_millis(ms)).unwrap_or(Timestamp::MAX)
 }
 
-pub(crate) fn count(env: &BTreeMap<String, String>) -> u64 {
-    u64::try_from(env.len()).expect("a usize fits")
-}
-
-/// Replaces `{}` in every word of a command by `number`.
-pub(crate) fn numbered(command: &ExecSpec, number: u32) -> ExecSpec {
-    use pinfold_types::exec::Command;
-    let number = number.to_string();
-    let mut command = command.clone();
-    match &mut command.command {
-        Command::Argv(words) => {
-            for word in words {
-                *word = word.replace("{}", &number);
-            }
-        }
-        Command::Shell(line) => *line = line.replace("{}", &number),
-    }
-    command
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_word_gets_the_childs_number() {
-        let command = numbered(&ExecSpec::argv(["run", "--n={}", "{}-{}"]), 7);
-        assert_eq!(command, ExecSpec::argv(["run", "--n=7", "7-7"]));
-    }
 
     #[test]
     fn times_beyond_the_calendar_mean_never() {
