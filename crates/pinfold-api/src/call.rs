@@ -47,7 +47,10 @@ impl<O: Operation, S: Send + Sync> FromRequest<S> for Call<O> {
             .extensions
             .get::<Caller>()
             .ok_or_else(|| Error::new(ErrorCode::Unauthenticated, "no credential was given"))?;
-        let reference = path.get("ref").map(String::as_str).unwrap_or_default();
+        let named = path.get("ref").map(String::as_str);
+        // On a route of another operation with a fixed last part, that part is the reference: see
+        // `Table::add`.
+        let reference = named.or_else(|| fixed(O::INFO.path, parts.uri.path())).unwrap_or_default();
         check_reference(O::INFO.object, reference)?;
         let grant = caller.authorize::<O>(ObjectRef::of(O::INFO.object, reference))?;
         let length = declared_length(&parts)?;
@@ -66,6 +69,11 @@ impl<O: Operation, S: Send + Sync> FromRequest<S> for Call<O> {
         }
         Ok(Self { grant, path, parts, body, operation: PhantomData })
     }
+}
+
+/// The last part of `path`, where the operation's own route has `{ref}`.
+fn fixed<'a>(route: &str, path: &'a str) -> Option<&'a str> {
+    path.strip_prefix(route.strip_suffix("{ref}")?)
 }
 
 impl<O: Operation> Call<O> {

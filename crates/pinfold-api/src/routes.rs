@@ -7,7 +7,7 @@ mod server;
 mod snapshots;
 mod workspaces;
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use axum::{
     Router,
@@ -17,7 +17,7 @@ use axum::{
     routing::{MethodFilter, on},
 };
 use pinfold_auth::{
-    Operation,
+    OPERATIONS, Operation, OperationInfo,
     operation::{Method, Reply as Answer},
 };
 use pinfold_control::{Node, Service};
@@ -93,10 +93,28 @@ impl<N: Node> Table<N> {
                 }
             }
         };
+        // Objects may be called like an operation beside them: an image may be named `pull`.
+        for path in beside(&O::INFO) {
+            self.router = self.router.route(path, on(filter, route.clone()));
+        }
         self.router = self.router.route(O::INFO.path, on(filter, route));
         self.names.push(O::INFO.name);
         self
     }
+}
+
+/// Routes of other methods whose last part is a word where this operation has `{ref}`. A router
+/// prefers them, so this operation answers there too.
+fn beside(operation: &OperationInfo) -> BTreeSet<&'static str> {
+    let Some(prefix) = operation.path.strip_suffix("{ref}") else { return BTreeSet::new() };
+    OPERATIONS
+        .iter()
+        .map(|other| other.path)
+        .filter(|path| {
+            path.strip_prefix(prefix)
+                .is_some_and(|word| !word.is_empty() && !word.contains(['/', '{']))
+        })
+        .collect()
 }
 
 fn table<N: Node>() -> Table<N> {

@@ -72,6 +72,18 @@ impl Client {
         &self.config
     }
 
+    /// Checks where a target leads, as a request would, for a program that dials by itself: plain
+    /// HTTP is not refused, because such a program checks what it fetches. A name may lead
+    /// elsewhere when it is resolved again, so this is no wall, only a refusal of what can be
+    /// seen to be wrong.
+    pub async fn check_address(&self, target: &Target) -> Result<(), EgressError> {
+        let mut exception =
+            self.config.exceptions.get(&target.authority()).cloned().unwrap_or_default();
+        exception.plain_http = true;
+        let limit = Limits::default().connect;
+        dial::checked_addresses(target, Some(&exception), &*self.resolver, limit).await.map(drop)
+    }
+
     /// GET, following redirects.
     pub async fn get(
         &self,

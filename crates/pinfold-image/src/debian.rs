@@ -1,10 +1,14 @@
-//! New Debians, by mmdebstrap.
+//! New Debians, by mmdebstrap, or by debootstrap where only that is installed.
 //!
 //! The tool and the packages' scripts run in a user namespace of their own, where root is an
 //! unprivileged id outside, and in mount, pid, ipc and uts namespaces. They share this machine's
 //! network, because apt fetches the packages; apt checks their signatures.
 
-use std::{collections::VecDeque, os::unix::fs::chown, path::Path, process::Stdio, time::Duration};
+mod report;
+mod sources;
+mod tool;
+
+use std::{os::unix::fs::chown, path::Path, process::Stdio, time::Duration};
 
 use pinfold_types::{
     Error, ErrorCode, ImageName, Mode,
@@ -12,10 +16,11 @@ use pinfold_types::{
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{Child, Command},
+    process::Child,
     time::timeout,
 };
 
+use self::{report::Report, sources::Sources, tool::Tool};
 use crate::{
     error::{ImageError, Result},
     files, host,
@@ -31,12 +36,8 @@ const TIME: Duration = Duration::from_hours(1);
 const IDS_BASE: u32 = 0x6fff_0000;
 /// How many.
 const IDS: u32 = 65_536;
-/// Kept of the tool's last words.
-const MAX_TAIL_LINES: usize = 12;
-
-/// Makes the user `agent` and its directory; `$1` is the new root.
-const AGENT: &str = "chroot \"$1\" useradd --create-home --uid 1000 --shell /bin/bash agent && \
-chroot \"$1\" install -d -o agent -g agent /workspace";
+/// The release of the default image on a machine that is no Debian.
+const RELEASE: &str = "bookworm";
 
 /// Packages of the default image.
 const DEFAULT_PACKAGES: [&str; 21] = [
@@ -74,12 +75,12 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// The default image, on the release that this version was tried with.
-    pub(crate) fn default_image() -> Self {
+    /// The default image: this machine's own release, so that its mirrors serve it.
+    pub(crate) fn default_image(root: &Path, mirror: Option<String>) -> Self {
         Self {
-            suite: "bookworm".into(),
+            suite: host::apt::debian_release(root).unwrap_or_else(|| RELEASE.into()),
             packages: DEFAULT_PACKAGES.map(str::to_owned).to_vec(),
-            mirror: None,
+            mirror,
             agent: true,
         }
     }
@@ -92,6 +93,11 @@ pub(crate) async fn import(
     name: Option<ImageName>,
     progress: &Progress,
 ) -> Result<ImageInfo> {
+    check(&wanted)?;
+    make(store, Tool::installed(store.mode())?, wanted, name, progress).await
+}
+
+fn check(wanted: &Wanted) -> Result<()> {
     let suite = wanted.suite.as_str();
     let plain = |text: &str| {
         !text.is_empty()
@@ -111,18 +117,37 @@ pub(crate) async fn import(
         )
         .into());
     }
-    let sources = sources(store, suite, wanted.mirror.as_deref())?;
+    Ok(())
+}
+
+async fn make(
+    store: &ImageStore,
+    tool: Tool,
+    wanted: Wanted,
+    name: Option<ImageName>,
+    progress: &Progress,
+) -> Result<ImageInfo> {
+    let suite = wanted.suite.as_str();
+    let sources = Sources::choose(
+        store.config(),
+        store.egress(),
+        store.host_root(),
+        suite,
+        wanted.mirror.as_deref(),
+    )
+    .await?;
     let work = store.layers().draft()?;
     let (tar, room) = (work.tree().join("root.tar"), work.tree().join("tmp"));
     let out = std::fs::File::create(&tar).map_err(ImageError::io("write", &tar))?;
     files::make_dir(&room, 0o700)?;
-    let mut command = command(store.mode(), &wanted, &sources)?;
+    let mut command = tool.command(store.mode(), &wanted, &sources);
+    command.envs(tool::proxies().await);
     if store.mode() == Mode::Root {
         chown(&room, Some(IDS_BASE), Some(IDS_BASE))
             .map_err(ImageError::io("change the owner of", &room))?;
         command.current_dir(&room);
     }
-    say(progress, format!("making Debian {suite}: this takes a while"));
+    say(progress, format!("making Debian {suite} by {} from {}", tool.name(), sources.first()));
     let child = command
         .stdin(Stdio::piped())
         .stdout(out)
@@ -130,7 +155,7 @@ pub(crate) async fn import(
         .kill_on_drop(true)
         .spawn()
         .map_err(ImageError::io("start", "unshare"))?;
-    timeout(TIME, run(child, store.mode(), progress)).await.map_err(|_| {
+    timeout(TIME, run(child, tool, store.mode(), progress)).await.map_err(|_| {
         Error::new(ErrorCode::Timeout, format!("making Debian took over {} s", TIME.as_secs()))
     })??;
     say(progress, "unpacking it");
@@ -147,110 +172,8 @@ pub(crate) async fn import(
     .await
 }
 
-/// Mirrors, in the form that mmdebstrap takes: one line of sources.list(5) each.
-fn sources(store: &ImageStore, suite: &str, mirror: Option<&str>) -> Result<Vec<String>> {
-    let configured = store.config().debian_mirror.clone();
-    if let Some(mirror) = mirror.map(str::to_owned).or(configured) {
-        let url = url::Url::parse(&mirror).ok().filter(|url| {
-            matches!(url.scheme(), "http" | "https")
-                && url.username().is_empty()
-                && url.password().is_none()
-                && !mirror.contains(char::is_whitespace)
-        });
-        let Some(url) = url else {
-            return Err(Error::new(
-                ErrorCode::InvalidArgument,
-                "the Debian mirror must be an http or https URL without credentials",
-            )
-            .into());
-        };
-        return Ok(vec![format!("deb {url} {suite} main")]);
-    }
-    let own: Vec<String> = host::apt::public_sources(Path::new("/"))
-        .into_iter()
-        .filter(|source| source.uri.contains("debian"))
-        .flat_map(|source| {
-            let suites: Vec<String> = source
-                .suites
-                .iter()
-                .filter(|known| {
-                    known.as_str() == suite
-                        || known.strip_prefix(suite).is_some_and(|rest| rest.starts_with('-'))
-                })
-                .map(|known| format!("deb {} {known} main", source.uri))
-                .collect();
-            suites
-        })
-        .collect();
-    if own.iter().any(|line| line.ends_with(&format!(" {suite} main"))) {
-        return Ok(own);
-    }
-    Ok(vec![format!("deb http://deb.debian.org/debian {suite} main")])
-}
-
-fn find(program: &str) -> bool {
-    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-        .iter()
-        .any(|dir| Path::new(dir).join(program).is_file())
-}
-
-/// The command line. Its first line of standard error is `ready`; it goes on when standard input
-/// ends. The tar goes to standard output.
-fn command(mode: Mode, wanted: &Wanted, sources: &[String]) -> Result<Command> {
-    for (program, package) in [("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux")] {
-        if !find(program) {
-            return Err(Error::new(
-                ErrorCode::Unavailable,
-                format!("{program} is not installed, and it is needed to make Debian images"),
-            )
-            .hint(format!("apt-get install {package}"))
-            .into());
-        }
-    }
-    let mut command;
-    match mode {
-        Mode::Root => {
-            command = Command::new("unshare");
-            // Capabilities are kept over the exec until the map is written; then the tool becomes
-            // root inside, which is nobody outside. Its temporary files go to the directory that
-            // it is started in, since it may write nowhere else.
-            command
-                .args(["--keep-caps", "--user", "--mount", "--pid", "--fork", "--kill-child"])
-                .args(["--ipc", "--uts", "--", "sh", "-c"])
-                .arg(
-                    "echo ready >&2; read -r go; \
-                     exec setpriv --reuid 0 --regid 0 --clear-groups sh -c \
-                     'mount -c --bind . /tmp && cd / && exec \"$@\" </dev/null' sh \"$@\"",
-                )
-                .args(["sh", "mmdebstrap", "--mode=root"]);
-        }
-        Mode::User => {
-            command = Command::new("sh");
-            command
-                .args(["-c", "echo ready >&2; read -r go; exec \"$@\" </dev/null", "sh"])
-                .args(["mmdebstrap", "--mode=unshare"]);
-        }
-    }
-    command.args(["--variant=minbase", "--format=tar"]);
-    if !wanted.packages.is_empty() {
-        command.arg(format!("--include={}", wanted.packages.join(",")));
-    }
-    if wanted.agent {
-        command.arg(format!("--customize-hook={AGENT}"));
-    }
-    command
-        .arg(&wanted.suite)
-        .arg("-")
-        .args(sources)
-        .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("LANG", "C.UTF-8")
-        .env("HOME", "/");
-    Ok(command)
-}
-
-async fn run(mut child: Child, mode: Mode, progress: &Progress) -> Result<()> {
-    let read = || ImageError::io("read from", "mmdebstrap");
+async fn run(mut child: Child, tool: Tool, mode: Mode, progress: &Progress) -> Result<()> {
+    let read = || ImageError::io("read from", tool.name());
     let stderr = child.stderr.take().expect("it is piped");
     let mut lines = BufReader::new(stderr).split(b'\n');
     let first = lines.next_segment().await.map_err(read())?.unwrap_or_default();
@@ -267,28 +190,16 @@ async fn run(mut child: Child, mode: Mode, progress: &Progress) -> Result<()> {
         // When it is gone already, its exit status tells why.
         let _ = stdin.write_all(b"go\n").await;
     }
-    let mut tail: VecDeque<String> = VecDeque::new();
-    tail.push_back(String::from_utf8_lossy(&first).into_owned());
+    let mut report = Report::default();
     while let Some(line) = lines.next_segment().await.map_err(read())? {
-        let text: String = String::from_utf8_lossy(&line).chars().take(400).collect();
-        if let Some(said) = text.strip_prefix("I: ") {
-            say(progress, said);
-        }
-        if tail.len() >= MAX_TAIL_LINES {
-            tail.pop_front();
-        }
-        tail.push_back(text);
+        report.line(&line, progress);
     }
-    let status = child.wait().await.map_err(ImageError::io("wait for", "mmdebstrap"))?;
+    let status = child.wait().await.map_err(ImageError::io("wait for", tool.name()))?;
     if status.success() {
         return Ok(());
     }
-    let why = tail.iter().rev().find_map(|line| line.strip_prefix("E: "));
-    Err(Error::new(
-        ErrorCode::Upstream,
-        format!("mmdebstrap failed: {}", why.unwrap_or("it said nothing of use")),
-    )
-    .hint("check the release, the packages and the mirror ([images] debian_mirror)")
-    .context(Vec::from(tail).join(" | "))
-    .into())
+    Err(Error::new(ErrorCode::Upstream, format!("{} failed: {}", tool.name(), report.why()))
+        .hint("check the release, the packages and the mirror ([images] debian_mirror)")
+        .context(report.tail())
+        .into())
 }

@@ -52,14 +52,18 @@ pub enum ImportSource {
     Directory(PathBuf),
     /// What agents' ordinary work needs: a Debian with Python, Node, git, a compiler and small
     /// tools, and the user `agent` (1000) who owns `/workspace`.
-    Default,
-    /// A new Debian made by mmdebstrap.
+    Default {
+        /// As for [`Debian`](Self::Debian).
+        mirror: Option<String>,
+    },
+    /// A new Debian made by mmdebstrap, or by debootstrap.
     Debian {
         /// Release, for example `bookworm`.
         suite: String,
         /// Packages besides the smallest set.
         packages: Vec<String>,
-        /// Mirror; absent: the configured one, else the host's own, else deb.debian.org.
+        /// Mirror; absent: the configured one, else the host's own, else Debian's.
+        /// One on a private network must be configured, or be the host's own.
         mirror: Option<String>,
     },
 }
@@ -180,7 +184,7 @@ impl ImageStore {
                 self.import_rootfs(file, import("rootfs-tar"), plain_defaults(), name)
             }
             ImportSource::Directory(path) => self.import_directory(path, name, progress),
-            ImportSource::Default | ImportSource::Debian { .. } => {
+            ImportSource::Default { .. } | ImportSource::Debian { .. } => {
                 Err(ImageError::Bad("Debian is made by its own path".into()))
             }
         }

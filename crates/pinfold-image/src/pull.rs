@@ -157,7 +157,9 @@ impl ImageStore {
     ) -> Result<ImageInfo, Error> {
         let store = self.clone();
         let wanted = match source {
-            ImportSource::Default => debian::Wanted::default_image(),
+            ImportSource::Default { mirror } => {
+                debian::Wanted::default_image(self.host_root(), mirror)
+            }
             ImportSource::Debian { suite, packages, mirror } => {
                 debian::Wanted { suite, packages, mirror, agent: false }
             }

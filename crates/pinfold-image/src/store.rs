@@ -111,6 +111,11 @@ impl ImageStore {
         &self.inner.egress
     }
 
+    /// The machine that images are made from: `/`, or a fake one in tests.
+    pub(crate) fn host_root(&self) -> &Path {
+        &self.inner.host_root
+    }
+
     pub(crate) fn cache(&self) -> &cache::Cache {
         &self.inner.cache
     }

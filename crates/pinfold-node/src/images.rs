@@ -17,6 +17,8 @@ use crate::{
 
 /// The image that is made of this machine itself.
 const HOST: &str = "host";
+/// The image for agents' ordinary work.
+const DEFAULT: &str = "default";
 
 impl LocalNode {
     /// Every image, oldest first, with how many workspaces and snapshots stand on each.
@@ -45,6 +47,9 @@ impl Inner {
             Err(missing) if reference == HOST && missing.code == ErrorCode::NotFound => {
                 let images = self.images.clone();
                 blocking(move || images.ensure_host()).await
+            }
+            Err(missing) if reference == DEFAULT && missing.code == ErrorCode::NotFound => {
+                Err(missing.hint("`pinfold image import default` makes it, in a few minutes"))
             }
             found => found,
         }

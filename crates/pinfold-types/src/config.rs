@@ -141,6 +141,9 @@ pub struct ImagesConfig {
     pub registries: BTreeMap<String, RegistryConfig>,
     /// Debian mirror for `image import debian:…`.
     pub debian_mirror: Option<String>,
+    /// Keys (OpenPGP, binary, world-readable) of a `debian_mirror` that is not signed by Debian.
+    /// Absent: the keys that this machine's apt trusts.
+    pub debian_keyring: Option<PathBuf>,
     /// Most unpacked bytes of one image.
     pub max_image_bytes: u64,
     /// Most files of one image.
@@ -152,6 +155,7 @@ impl Default for ImagesConfig {
         Self {
             registries: BTreeMap::new(),
             debian_mirror: None,
+            debian_keyring: None,
             max_image_bytes: 64 << 30,
             max_image_files: 5_000_000,
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorCode, ImageId, ImageName, name::excerpt};
+use crate::{Error, ErrorCode, ImageId, ImageName, ImageReference, name::excerpt};
 
 /// Most bytes of a file of steps.
 pub const MAX_STEPS_BYTES: usize = 1 << 20;
@@ -98,6 +98,15 @@ pub enum ImageProgress {
         /// In all, when known.
         total_bytes: Option<u64>,
     },
+    /// Things done of many.
+    Count {
+        /// What is done, for people.
+        what: String,
+        /// Done.
+        done: u64,
+        /// In all, as far as is known by now.
+        total: u64,
+    },
     /// A line of a build step's output.
     Output {
         /// Text, lossy UTF-8.
@@ -119,9 +128,10 @@ pub enum ImageProgress {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PullImage {
-    /// Registry reference; the default registry is Docker's, the default tag `latest`.
-    pub image: ImageName,
-    /// Name here. Default: the reference.
+    /// Registry reference; the default registry is Docker's, the default tag `latest`. With a
+    /// digest, the tag is not looked at.
+    pub image: ImageReference,
+    /// Name here. Default: the reference without its digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<ImageName>,
 }
@@ -165,6 +175,17 @@ pub enum ImportFrom {
         /// Packages beyond the least.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         packages: Vec<String>,
+        /// Archive, `http` or `https`. Absent: the configured one, else those of this machine's
+        /// apt, else Debian's own. One on a private network must be configured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mirror: Option<String>,
+    },
+    /// What agents' ordinary work needs: a Debian with Python, Node, git, a compiler and small
+    /// tools, and the user `agent`.
+    Default {
+        /// As for `debian`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mirror: Option<String>,
     },
 }
 
@@ -234,12 +255,28 @@ fn is_debian_name(text: &str) -> bool {
         })
 }
 
+fn check_mirror(mirror: Option<&str>) -> Result<(), Error> {
+    match mirror {
+        Some(url)
+            if url.len() > 2048
+                || !(url.starts_with("http://") || url.starts_with("https://"))
+                || url.bytes().any(|b| b <= b' ' || b == 0x7f) =>
+        {
+            refuse(format!("{:?} is not the URL of a mirror", excerpt(url)))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl ImportImage {
     /// Checks everything that needs no machine.
     pub fn check(&self) -> Result<(), Error> {
+        if let ImportFrom::Debian { mirror, .. } | ImportFrom::Default { mirror } = &self.source {
+            check_mirror(mirror.as_deref())?;
+        }
         match &self.source {
             ImportFrom::Path { path, .. } => check_host_path(path),
-            ImportFrom::Upload { .. } => Ok(()),
+            ImportFrom::Upload { .. } | ImportFrom::Default { .. } => Ok(()),
             ImportFrom::Debian { suite, .. } if !is_debian_name(suite) => {
                 refuse(format!("{:?} is not a Debian release", excerpt(suite)))
             }
@@ -277,8 +314,14 @@ mod tests {
     fn imports_that_cannot_be_are_refused() {
         let import = |source| ImportImage { name: "a".parse().expect("a name"), source }.check();
         let debian = |suite: &str, package: &str| {
-            import(ImportFrom::Debian { suite: suite.into(), packages: vec![package.into()] })
+            let packages = vec![package.into()];
+            import(ImportFrom::Debian { suite: suite.into(), packages, mirror: None })
         };
+        let default = |mirror: &str| import(ImportFrom::Default { mirror: Some(mirror.into()) });
+        assert!(default("http://ftp.de.debian.org/debian").is_ok());
+        for mirror in ["", "ftp.de.debian.org", "file:/srv", "http://a b", "http://a\n"] {
+            assert!(default(mirror).is_err(), "{mirror:?}");
+        }
         assert!(debian("bookworm", "g++").is_ok());
         for (suite, package) in
             [("--help", "git"), ("../x", "git"), ("", "git"), ("sid", "-y"), ("sid", "a b")]

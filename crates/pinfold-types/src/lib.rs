@@ -30,7 +30,7 @@ pub mod workspace;
 
 pub use error::{Error, ErrorCode, Result};
 pub use id::{ExecId, ImageId, LayerId, PrincipalId, RequestId, SnapshotId, WorkspaceId};
-pub use name::{ImageName, SnapshotName, WorkspaceName};
+pub use name::{ImageName, ImageReference, SnapshotName, WorkspaceName};
 pub use rootfs::{Mode, RootMount};
 pub use secret::BootSecret;
 pub use size::ByteSize;

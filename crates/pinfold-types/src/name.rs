@@ -92,6 +92,25 @@ names! {
     /// an optional registry host with port in front, at most 255 bytes. Tag defaults to `latest`
     /// and is not added by parsing.
     ImageName, "image", check_image;
+    /// An image of a registry: an image name, by which it is found there, and optionally
+    /// `@sha256:` with the 64 hexadecimal digits of its manifest's digest.
+    ImageReference, "image", check_reference;
+}
+
+fn check_reference(kind: &str, text: &str) -> Result<(), Error> {
+    let Some((name, digest)) = text.split_once('@') else { return check_image(kind, text) };
+    check_image(kind, name)?;
+    let hex = |text: &str| {
+        text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    if digest.strip_prefix("sha256:").is_some_and(hex) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::InvalidName,
+        format!("{:?} is not a valid {kind} reference: its digest is wrong", excerpt(text)),
+    )
+    .hint("a digest is sha256: and 64 of 0-9 a-f"))
 }
 
 fn check_image(kind: &str, text: &str) -> Result<(), Error> {
@@ -162,6 +181,33 @@ fn check_image(kind: &str, text: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn references_may_carry_a_digest() {
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        for good in
+            ["debian", "r.example:5000/a/b:1", &format!("a@{digest}"), &format!("a:1@{digest}")]
+        {
+            let read: ImageReference = good.parse().expect(good);
+            assert_eq!(read.as_str(), good);
+        }
+        let long = format!("a@{digest}0");
+        for bad in [
+            "",
+            "@",
+            "a@",
+            "a@sha256:",
+            "a@sha512:00",
+            &long,
+            &format!("@{digest}"),
+            &format!("a@{}", digest.to_uppercase()),
+            &format!("a@{digest}@{digest}"),
+        ] {
+            let refused = bad.parse::<ImageReference>().expect_err(bad);
+            assert_eq!(refused.code, ErrorCode::InvalidName, "{bad:?}");
+            assert!(refused.hint.is_some());
+        }
+    }
 
     #[test]
     fn workspace_names_follow_the_rule() {

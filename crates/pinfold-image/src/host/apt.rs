@@ -21,6 +21,9 @@ const KNOWN: [&str; 12] = [
     ".archive.ubuntu.com",
 ];
 
+/// The keys of Debian's archives.
+pub(crate) const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// Longest source list read.
 const MAX_LIST_BYTES: u64 = 1 << 20;
 
@@ -65,7 +68,47 @@ fn render(source: &Source) -> String {
 
 /// The host's own sources as far as they are the distribution's public ones; the standard set
 /// for its release otherwise.
-pub(crate) fn public_sources(root: &Path) -> Vec<Source> {
+pub(super) fn public_sources(root: &Path) -> Vec<Source> {
+    let mut found = all_sources(root);
+    found.retain(is_public);
+    for source in &mut found {
+        source.signed_by.take_if(|key| !key.starts_with("/usr/share/keyrings/"));
+    }
+    if found.is_empty() {
+        found = standard(root);
+    }
+    found
+}
+
+/// The host's own sources for a release of Debian, its mirrors included: what the operator lets
+/// this machine install from. Sources of other vendors, those with credentials, and those that
+/// only this machine's apt could read are left out.
+pub(crate) fn debian_sources(root: &Path, suite: &str) -> Vec<Source> {
+    let of_release = |known: &String| {
+        known == suite || known.strip_prefix(suite).is_some_and(|rest| rest.starts_with('-'))
+    };
+    let mut found = all_sources(root);
+    found.retain(|source| {
+        let debian = source.signed_by.as_deref().is_none_or(|key| {
+            key == DEBIAN_KEYRING || key.ends_with("/debian-archive-keyring.pgp")
+        });
+        debian && is_plain(source) && source.components.iter().any(|name| name == "main")
+    });
+    for source in &mut found {
+        source.suites.retain(of_release);
+        source.components = vec!["main".into()];
+    }
+    found.retain(|source| !source.suites.is_empty());
+    found
+}
+
+/// The code name of the host's release, when the host is a Debian.
+pub(crate) fn debian_release(root: &Path) -> Option<String> {
+    standard(root).first().and_then(|source| source.suites.first().cloned())
+}
+
+/// Every source in the host's lists.
+fn all_sources(root: &Path) -> Vec<Source> {
     let mut found = Vec::new();
     let read = |path: &Path| {
         let text = files::read_bounded(path, MAX_LIST_BYTES).unwrap_or_default();
@@ -80,13 +123,6 @@ pub(crate) fn public_sources(root: &Path) -> Vec<Source> {
             _ => {}
         }
     }
-    found.retain(is_public);
-    for source in &mut found {
-        source.signed_by.take_if(|key| !key.starts_with("/usr/share/keyrings/"));
-    }
-    if found.is_empty() {
-        found = standard(root);
-    }
     found
 }
 
@@ -97,6 +133,12 @@ fn is_public(source: &Source) -> bool {
     let known = KNOWN
         .iter()
         .any(|known| host == *known || (known.starts_with('.') && host.ends_with(known)));
+    is_plain(source) && url.port().is_none() && (known || debian_mirror)
+}
+
+/// Whether a source is fetched over HTTP without credentials, and all its words are plain.
+fn is_plain(source: &Source) -> bool {
+    let Ok(url) = url::Url::parse(&source.uri) else { return false };
     let words = source.suites.iter().chain(&source.components);
     let plain = |word: &String| {
         !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
@@ -104,9 +146,7 @@ fn is_public(source: &Source) -> bool {
     matches!(url.scheme(), "http" | "https")
         && url.username().is_empty()
         && url.password().is_none()
-        && url.port().is_none()
         && url.query().is_none()
-        && (known || debian_mirror)
         && !source.suites.is_empty()
         && words.clone().all(plain)
 }
@@ -179,7 +219,7 @@ fn standard(root: &Path) -> Vec<Source> {
         uri: uri.into(),
         suites: suites.to_vec(),
         components: vec!["main".into()],
-        signed_by: Some("/usr/share/keyrings/debian-archive-keyring.gpg".into()),
+        signed_by: Some(DEBIAN_KEYRING.into()),
     };
     match value("ID").as_deref() {
         Some("debian") => vec![
@@ -217,5 +257,27 @@ mod tests {
         assert_eq!(kept.len(), 1);
         let text = render(&kept[0]);
         assert!(text.contains("bookworm-updates") && !text.contains("Trusted"), "{text}");
+    }
+    #[test]
+    fn a_debian_is_made_from_what_this_machine_installs_from() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let apt = dir.path().join("etc/apt/sources.list.d");
+        fs::create_dir_all(&apt).expect("made");
+        let list = "Types: deb\nURIs: http://mirror.corp:3142/debian\n\
+            Suites: bookworm bookworm-updates trixie\nComponents: main contrib\n\n\
+            Types: deb\nURIs: https://user:pass@mirror.corp/debian\nSuites: bookworm\n\
+            Components: main\n\n\
+            Types: deb\nURIs: https://vendor.corp/debian\nSuites: bookworm\nComponents: main\n\
+            Signed-By: /usr/share/keyrings/vendor.gpg\n\n\
+            Types: deb\nURIs: https://vendor.corp/debian\nSuites: bookworm\n\
+            Components: stable\n\n\
+            Types: deb\nURIs: file:/srv/mirror\nSuites: bookworm\nComponents: main\n";
+        fs::write(apt.join("x.sources"), list).expect("written");
+        let found = debian_sources(dir.path(), "bookworm");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].uri, "http://mirror.corp:3142/debian");
+        assert_eq!(found[0].suites, ["bookworm", "bookworm-updates"]);
+        assert_eq!(found[0].components, ["main"]);
+        assert!(debian_sources(dir.path(), "book").is_empty());
     }
 }

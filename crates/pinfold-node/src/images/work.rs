@@ -55,9 +55,10 @@ impl LocalNode {
                 let upload = inner.take_upload(content).await?;
                 (source(upload.path.clone(), format), Some(upload))
             }
-            ImportFrom::Debian { suite, packages } => {
-                (ImportSource::Debian { suite, packages, mirror: None }, None)
+            ImportFrom::Debian { suite, packages, mirror } => {
+                (ImportSource::Debian { suite, packages, mirror }, None)
             }
+            ImportFrom::Default { mirror } => (ImportSource::Default { mirror }, None),
         };
         inner.images.import(source, Some(request.name), progress).await
     }

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use pinfold_types::{ImageName, image::ImportFormat};
+use pinfold_types::{ImageName, ImageReference, image::ImportFormat};
 
 /// `pinfold image`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Image {
     /// List images
     Ls,
-    /// Bring one in: a directory, an OCI layout, a `docker save` or root filesystem tar, or debian:SUITE
+    /// Bring one in: the default image, debian:SUITE, a directory, an OCI layout, a `docker save` or root filesystem tar
     Import(Import),
     /// Fetch one from a registry
     Pull(Pull),
@@ -27,14 +27,20 @@ pub(crate) enum Image {
 /// `pinfold image import`
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// Path, debian:SUITE, or - for a tar on standard input
+    /// default, debian:SUITE, a path (./default for a file of that name), or - for a tar on standard input
+    ///
+    /// `default` is a Debian with Python, Node, git, a compiler and small tools, made from the
+    /// packages that this machine's apt installs from.
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,
-    /// Name of the image
-    pub(crate) name: ImageName,
+    /// Name of the image [default: that of SOURCE, when it is default or debian:SUITE]
+    pub(crate) name: Option<ImageName>,
     /// Further Debian packages, for debian:SUITE
     #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
     pub(crate) packages: Vec<String>,
+    /// Debian archive, for default and debian:SUITE [default: this machine's own]
+    #[arg(long, value_name = "URL")]
+    pub(crate) mirror: Option<String>,
     /// What a file or directory is [default: found out]
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
@@ -67,9 +73,9 @@ impl From<Format> for ImportFormat {
 /// `pinfold image pull`
 #[derive(Debug, Args)]
 pub(crate) struct Pull {
-    /// Reference, such as docker.io/library/alpine:3.20
-    pub(crate) reference: ImageName,
-    /// Name here [default: the reference]
+    /// Reference, such as docker.io/library/alpine:3.20, with or without @sha256:DIGEST
+    pub(crate) reference: ImageReference,
+    /// Name here [default: the reference without its digest]
     #[arg(long)]
     pub(crate) name: Option<ImageName>,
 }

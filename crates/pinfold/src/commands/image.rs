@@ -29,6 +29,9 @@ use crate::{
     },
 };
 
+/// The default image's source and name.
+const DEFAULT: &str = "default";
+
 /// File of steps in a directory that names none.
 const STEPS: &str = "Pinfile";
 
@@ -110,6 +113,7 @@ async fn follow(context: &Context, path: &str, kind: &'static str, body: Body) -
             }
             ImageProgress::Step { .. }
             | ImageProgress::Bytes { .. }
+            | ImageProgress::Count { .. }
             | ImageProgress::Output { .. } => {}
         }
     }
@@ -117,12 +121,31 @@ async fn follow(context: &Context, path: &str, kind: &'static str, body: Body) -
 }
 
 async fn import(context: &Context, args: Import) -> Result<()> {
+    let refuse = |why: &str| Err(Error::new(ErrorCode::InvalidArgument, why));
     let debian = args.source.strip_prefix("debian:");
+    let made = debian.is_some() || args.source == DEFAULT;
     if debian.is_none() && !args.packages.is_empty() {
-        return Err(Error::new(ErrorCode::InvalidArgument, "--packages belongs to debian:SUITE"));
+        return refuse("--packages belongs to debian:SUITE");
     }
+    if !made && args.mirror.is_some() {
+        return refuse("--mirror belongs to default and debian:SUITE");
+    }
+    if made && args.format.is_some() {
+        return refuse("--format belongs to files and directories");
+    }
+    let name = match args.name {
+        Some(name) => name,
+        None if made => args.source.parse()?,
+        None => {
+            return refuse("an image needs a name: pinfold image import SOURCE NAME");
+        }
+    };
+    let mirror = args.mirror;
     let source = match (debian, args.source.as_str()) {
-        (Some(suite), _) => ImportFrom::Debian { suite: suite.to_owned(), packages: args.packages },
+        (Some(suite), _) => {
+            ImportFrom::Debian { suite: suite.to_owned(), packages: args.packages, mirror }
+        }
+        (None, DEFAULT) => ImportFrom::Default { mirror },
         (None, "-") => ImportFrom::Upload { format: args.format.map(Into::into) },
         (None, path) => ImportFrom::Path {
             path: host_path(Path::new(path))?,
@@ -130,7 +153,7 @@ async fn import(context: &Context, args: Import) -> Result<()> {
         },
     };
     let upload = matches!(source, ImportFrom::Upload { .. });
-    let request = ImportImage { name: args.name, source };
+    let request = ImportImage { name, source };
     request.check()?;
     if !upload {
         return work(context, "import", &request).await;

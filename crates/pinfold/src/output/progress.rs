@@ -72,14 +72,18 @@ impl Progress {
     /// So many done of so many.
     pub(crate) fn count(&mut self, what: &str, done: u64, total: u64) {
         let Some(bars) = &self.bars else { return };
+        if !self.parts.contains_key(what) && self.parts.len() >= 64 {
+            return;
+        }
         let bar = self.parts.entry(what.to_owned()).or_insert_with(|| {
             let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos} of {len}")
                 .expect("a constant template")
                 .progress_chars("=> ");
             let bar = bars.add(ProgressBar::new(total).with_style(style));
-            bar.set_message(what.to_owned());
+            bar.set_message(escape::visible(what));
             bar
         });
+        bar.set_length(total);
         bar.set_position(done);
     }
 
@@ -90,6 +94,7 @@ impl Progress {
             ImageProgress::Bytes { part, done_bytes, total_bytes } => {
                 self.bytes(part, *done_bytes, *total_bytes);
             }
+            ImageProgress::Count { what, done, total } => self.count(what, *done, *total),
             ImageProgress::Output { text } => {
                 for line in text.trim_end_matches('\n').split('\n') {
                     self.note(&format!("  {line}"));
