@@ -7,6 +7,7 @@
 mod group;
 mod hierarchy;
 mod limits;
+mod stop;
 
 use std::path::PathBuf;
 

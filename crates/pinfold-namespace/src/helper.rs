@@ -41,6 +41,10 @@ pub(crate) use restrict::NEWEST_LANDLOCK;
 /// What a guest finds as its own name, whatever its file is called.
 const GUEST_NAME: &std::ffi::CStr = c"pinfold-guest";
 
+/// Beside the guest's socket, where a workspace is in no cgroup: the pid and start time of its
+/// first process, so that a server after a crash finds it before it was recorded.
+pub const FIRST_PROCESS: &str = "guest.pid";
+
 /// Everything the launcher prepared once.
 pub(crate) struct Prepared {
     proof: SingleThreaded,
@@ -59,10 +63,10 @@ pub(crate) struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    fn answer(&self, reply: &Reply, descriptors: &[std::os::fd::BorrowedFd<'_>]) {
+    /// Whether the server is still there to hear it.
+    fn answer(&self, reply: &Reply, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> bool {
         let text = serde_json::to_vec(reply).expect("replies have no map with odd keys");
-        // Nobody to tell when the server is gone; the launch ends by itself then.
-        let _ = wire::send(&self.reply, &text, descriptors);
+        wire::send(&self.reply, &text, descriptors).is_ok()
     }
 }
 

@@ -19,6 +19,7 @@ mod wire;
 
 pub use cgroup::{CgroupJoin, CgroupStats, Cgroups, WorkspaceCgroup};
 pub use failure::{Failure, Step};
+pub use helper::FIRST_PROCESS;
 pub use identity::{open_pidfd, process_matches, start_time};
 pub use launcher::{Launcher, LauncherOptions};
 pub use probe::probe;

@@ -64,6 +64,14 @@ impl Home {
         self.run(id).join("guest.sock")
     }
 
+    /// The first process of a workspace's boot, as the launcher wrote it down where there is no
+    /// cgroup to find it by: its pid and start time.
+    pub(crate) fn first_process(&self, id: WorkspaceId) -> Option<(i32, u64)> {
+        let text = fs::read_to_string(self.run(id).join(pinfold_namespace::FIRST_PROCESS)).ok()?;
+        let (pid, start_time) = text.trim().split_once(' ')?;
+        Some((pid.parse().ok()?, start_time.parse().ok()?))
+    }
+
     /// Makes the directory of a boot, empty.
     pub(crate) fn make_run(&self, id: WorkspaceId) -> Result<()> {
         let dir = self.run(id);

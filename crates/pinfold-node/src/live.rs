@@ -46,6 +46,7 @@ impl Live {
     ) -> Result<Self> {
         let pidfd = watched(pidfd)
             .map_err(|err| Error::internal(format!("cannot watch process {pid}: {err}")))?;
+        let cgroup = cgroup.map(|cgroup| cgroup.of_first(pid, start_time));
         let (guest, dialling) = (RwLock::default(), tokio::sync::Mutex::default());
         Ok(Self { boot, pid, start_time, walls, cgroup, socket, pidfd, guest, dialling })
     }

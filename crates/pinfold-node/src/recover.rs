@@ -231,7 +231,8 @@ impl Inner {
         let recorded = row.pid.zip(row.start_time);
         let (pid, start_time) = match recorded {
             Some(recorded) => recorded,
-            None => leftovers::first_process(&cgroup.as_ref()?.processes())?,
+            None => leftovers::first_process(&cgroup.as_ref()?.processes())
+                .or_else(|| self.home.first_process(row.id))?,
         };
         let pidfd = pinfold_namespace::open_pidfd(pid, start_time)?;
         let walls = row.spec.walls.clone().unwrap_or_default();

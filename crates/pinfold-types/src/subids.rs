@@ -17,9 +17,9 @@ pub struct SubIdRange {
 
 /// The longest range of at least [`SUB_IDS`] ids that both files give to the user, from the texts
 /// of `/etc/passwd` (passwd(5)) and the two files.
-pub fn sub_id_range(passwd: &str, subuid: &str, subgid: &str, uid: u32) -> Option<SubIdRange> {
+pub fn sub_id_range(passwd: &str, users: &str, groups: &str, uid: u32) -> Option<SubIdRange> {
     let name = user_name(passwd, uid);
-    let (users, groups) = (ranges(subuid, name, uid), ranges(subgid, name, uid));
+    let (users, groups) = (ranges(users, name, uid), ranges(groups, name, uid));
     let pieces = users.iter().flat_map(|user| {
         groups.iter().filter_map(move |group| {
             let base = user.base.max(group.base);
@@ -68,8 +68,8 @@ mod tests {
 
     const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\nbad\n";
 
-    fn range(subuid: &str, subgid: &str) -> Option<SubIdRange> {
-        sub_id_range(PASSWD, subuid, subgid, 1000)
+    fn range(users: &str, groups: &str) -> Option<SubIdRange> {
+        sub_id_range(PASSWD, users, groups, 1000)
     }
 
     #[test]

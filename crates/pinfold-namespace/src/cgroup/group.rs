@@ -10,7 +10,7 @@ use std::{
 use pinfold_types::{Error, ErrorCode, Result, WorkspaceId, limits::ResourceLimits};
 use rustix::process::{Pid, Signal};
 
-use super::{CgroupJoin, hierarchy::Hierarchies, limits};
+use super::{CgroupJoin, hierarchy::Hierarchies, limits, stop::Processes};
 
 /// Longest wait for all processes to be frozen.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,12 +40,25 @@ pub struct WorkspaceCgroup {
     v1: Vec<(String, PathBuf)>,
     unified: Option<PathBuf>,
     kind: String,
+    /// Held still by signals where there is no freezer.
+    processes: Option<Processes>,
 }
 
 impl WorkspaceCgroup {
+    fn nowhere(hierarchies: &Hierarchies, id: &WorkspaceId) -> Self {
+        let kind = hierarchies.kind().to_owned();
+        Self { id: *id, v1: Vec::new(), unified: None, kind, processes: None }
+    }
+
+    /// Says which process is the first of the workspace, so that all can be held still by signals
+    /// where there is no freezer.
+    #[must_use]
+    pub fn of_first(self, pid: i32, start_time: u64) -> Self {
+        Self { processes: Some(Processes::new(pid, start_time)), ..self }
+    }
+
     pub(super) fn create(hierarchies: &Hierarchies, id: &WorkspaceId) -> Result<Self> {
-        let mut made =
-            Self { id: *id, v1: Vec::new(), unified: None, kind: hierarchies.kind().to_owned() };
+        let mut made = Self::nowhere(hierarchies, id);
         let name = id.to_string();
         let mut directories: Vec<PathBuf> = Vec::new();
         for base in &hierarchies.v1 {
@@ -88,8 +101,7 @@ impl WorkspaceCgroup {
     pub(super) fn open(hierarchies: &Hierarchies, id: &WorkspaceId) -> Option<Self> {
         let name = id.to_string();
         let present = |directory: PathBuf| directory.is_dir().then_some(directory);
-        let mut found =
-            Self { id: *id, v1: Vec::new(), unified: None, kind: hierarchies.kind().to_owned() };
+        let mut found = Self::nowhere(hierarchies, id);
         let all = hierarchies.v1.iter().chain(&hierarchies.unified).chain(&hierarchies.earlier);
         for base in all {
             let Some(directory) = present(base.directory.join(&name)) else { continue };
@@ -99,7 +111,8 @@ impl WorkspaceCgroup {
                 found.v1.push((base.name.clone(), directory));
             }
         }
-        (found.unified.is_some() || !found.v1.is_empty()).then_some(found)
+        // Where nothing can be made, a workspace has groups in no hierarchy, and that is all of them.
+        (found.has_groups() || hierarchies.is_empty()).then_some(found)
     }
 
     /// What the launcher needs.
@@ -155,6 +168,9 @@ impl WorkspaceCgroup {
     /// Kills every process of the workspace, also frozen ones. Returns at once; [`Self::remove`]
     /// waits for their end.
     pub fn kill(&self) -> Result<()> {
+        if !self.has_groups() {
+            return Ok(());
+        }
         let unified = self.unified.as_ref().map(|directory| directory.join("cgroup.kill"));
         if let Some(file) = unified.filter(|file| file.exists()) {
             fs::write(&file, "1").map_err(|error| self.failed("kill", &file, &error))?;
@@ -207,6 +223,10 @@ impl WorkspaceCgroup {
         )
     }
 
+    fn has_groups(&self) -> bool {
+        self.unified.is_some() || !self.v1.is_empty()
+    }
+
     fn directories(&self) -> impl Iterator<Item = &Path> {
         self.v1.iter().map(|(_, directory)| directory.as_path()).chain(self.unified.as_deref())
     }
@@ -245,6 +265,8 @@ impl WorkspaceCgroup {
             let value = if frozen { "1" } else { "0" };
             let wanted = if frozen { "frozen 1" } else { "frozen 0" };
             (directory.join("cgroup.freeze"), value, directory.join("cgroup.events"), wanted)
+        } else if let Some(processes) = &self.processes {
+            return if frozen { processes.stop() } else { processes.go_on() };
         } else {
             return Err(Error::new(
                 ErrorCode::CannotEnforce,

@@ -130,6 +130,11 @@ impl Hierarchies {
         format!("{why}; {mend}")
     }
 
+    /// Whether no group can be made, nor was by an earlier server.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.v1.is_empty() && self.unified.is_none() && self.earlier.is_empty()
+    }
+
     pub(crate) fn base(&self, controller: &str) -> Option<&Base> {
         self.v1.iter().find(|base| base.name == controller)
     }

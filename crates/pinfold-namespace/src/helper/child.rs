@@ -148,7 +148,7 @@ fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Fail
         launch.prepared.filters.install(spec.nested).at(Step::Seccomp)?;
     }
     trace.mark("seccomp");
-    launch.answer(
+    let heard = launch.answer(
         &Reply::Ready {
             landlock_abi: launch.prepared.landlock_abi,
             namespaces: ["user", "mount", "pid", "net", "ipc", "uts", "cgroup", "time"]
@@ -158,6 +158,10 @@ fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Fail
         },
         &[],
     );
+    if !heard {
+        // The server has died: nobody would ever speak to this workspace.
+        return Err(None);
+    }
     let error = launch::exec_descriptor(launch.guest.as_fd(), super::GUEST_NAME);
     Err(error).at(Step::Exec)?;
     Ok(())

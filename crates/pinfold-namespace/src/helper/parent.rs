@@ -64,6 +64,10 @@ fn prepare(launch: &Launch<'_>) -> Result<(), Failure> {
 fn hand_over(launch: &Launch<'_>, pid: i32, child: &OwnedFd) -> Result<(), Failure> {
     let spec = &launch.request.spec;
     map_ids(launch, pid)?;
+    let grouped = |join: &CgroupJoin| join.unified.is_some() || !join.tasks.is_empty();
+    if !spec.cgroup.as_ref().is_some_and(grouped) {
+        write_down(&spec.socket.with_file_name(super::FIRST_PROCESS), pid)?;
+    }
     let mut passed = vec![listen(&spec.socket)?];
     if launch.request.mode == Mode::Root {
         let mapping = rustix::fs::open(
@@ -80,6 +84,21 @@ fn hand_over(launch: &Launch<'_>, pid: i32, child: &OwnedFd) -> Result<(), Failu
         Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Ok(()),
         sent => sent.at(Step::HandOver),
     }
+}
+
+/// Writes the new process down before it is let go on.
+fn write_down(file: &Path, pid: i32) -> Result<(), Failure> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let start_time = crate::start_time(pid).unwrap_or(0);
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(file)
+        .and_then(|mut file| writeln!(file, "{pid} {start_time}"))
+        .on(Step::GuestSocket, file.display())
 }
 
 /// Moves this process into the v1 groups; the v2 one is opened, for the clone itself.

@@ -84,11 +84,27 @@ async fn cgroups_and_runs(inner: &Arc<Inner>, kept: &HashSet<WorkspaceId>) -> Ve
             continue;
         };
         if !kept.contains(&id) {
+            end_first_process(inner, id).await;
             inner.home.remove_run(id);
             actions.push(action_on("run directory", &id, "reclaimed", "no record names it"));
         }
     }
     actions
+}
+
+/// Ends a boot that no record and no cgroup names, and waits for its end, 5 s at most.
+async fn end_first_process(inner: &Arc<Inner>, id: WorkspaceId) {
+    const POLLS: u32 = 100;
+    let Some((pid, start_time)) = inner.home.first_process(id) else { return };
+    let Some(pidfd) = pinfold_namespace::open_pidfd(pid, start_time) else { return };
+    let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+    for _ in 0..POLLS {
+        if !pinfold_namespace::process_matches(pid, start_time) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    tracing::warn!(%id, pid, "a process that no record names would not end");
 }
 
 /// Among host pids, the one that is first in its own pid namespace, with its start time.
