@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use pinfold_types::{Error, ErrorCode, ImageId};
+use pinfold_types::{Error, ErrorCode, ImageId, Mode};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -33,11 +33,12 @@ impl ImageStore {
         let trees: Vec<_> = info.layers.iter().map(|digest| self.layers().tree(digest)).collect();
         let name = info.names.first().map(ToString::to_string);
         let config = ImageConfig::from_defaults(&info.defaults, &info.architecture);
-        Ok(write(&trees, config, name.as_deref(), out)?)
+        Ok(write(self.mode(), &trees, config, name.as_deref(), out)?)
     }
 }
 
 fn write<W: Write + ?Sized>(
+    mode: Mode,
     trees: &[std::path::PathBuf],
     mut config: ImageConfig,
     name: Option<&str>,
@@ -49,12 +50,12 @@ fn write<W: Write + ?Sized>(
     for tree in trees {
         // Twice over the tree: the digest stands in front of the bytes it names.
         let mut hash = Hashing::default();
-        layer(tree, &mut hash)?;
+        layer(mode, tree, &mut hash)?;
         let digest = hash.digest()?;
         let path = format!("blobs/sha256/{}", digest.hex());
         if !layers.iter().any(|known| known.digest == digest) {
             let from = tree.clone();
-            let stream = crate::import::tar_stream(move |mut pipe| layer(&from, &mut pipe))?;
+            let stream = crate::import::tar_stream(move |mut pipe| layer(mode, &from, &mut pipe))?;
             archive.stream(&path, hash.count, stream)?;
         }
         config.rootfs.diff_ids.push(digest.clone());
@@ -102,9 +103,9 @@ fn tagged(name: &str) -> String {
     }
 }
 
-fn layer(tree: &Path, out: &mut impl Write) -> Result<()> {
+fn layer(mode: Mode, tree: &Path, out: &mut impl Write) -> Result<()> {
     let mut archive = Retar::new(out, Origin::Upper);
-    archive.tree(tree, "")?;
+    archive.tree_as(mode, tree, "")?;
     archive.finish().map(drop)
 }
 

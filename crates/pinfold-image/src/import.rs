@@ -247,10 +247,13 @@ impl ImageStore {
         let pins = self.pins();
         let incoming = Incoming { blob: None, diff: None, whiteouts: Whiteouts::None, below: &[] };
         let meta = self.take_layer(&pins, &incoming, || Ok(Box::new(input)))?;
-        if !["bin", "usr", "lib", "etc"]
-            .iter()
-            .any(|part| self.layers().tree(&meta.digest).join(part).symlink_metadata().is_ok())
-        {
+        if !["bin", "usr", "lib", "etc"].iter().any(|part| {
+            match self.layers().tree(&meta.digest).join(part).symlink_metadata() {
+                Ok(_) => true,
+                // A root that is closed to all but its owner, who is another of this user's ids.
+                Err(err) => err.kind() == io::ErrorKind::PermissionDenied,
+            }
+        }) {
             return Err(ImageError::Bad(
                 "that is not a root filesystem: it has no bin, usr, lib or etc at its top".into(),
             ));

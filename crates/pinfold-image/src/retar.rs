@@ -12,7 +12,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{ImageError, Result};
+use pinfold_types::Mode;
+
+use crate::{
+    error::{ImageError, Result},
+    userns,
+};
+
+mod stream;
 
 /// What a tree is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +59,16 @@ impl<W: Write> Retar<W> {
         let facts = fs::symlink_metadata(root).map_err(ImageError::io("look at", root))?;
         self.entry(root, &parent, &facts)?;
         self.children(root, Path::new(""), &parent)
+    }
+
+    /// The same where an ordinary user's tree is its sub-ids'.
+    pub(crate) fn tree_as(&mut self, mode: Mode, root: &Path, prefix: &str) -> Result<()> {
+        if mode == Mode::Root {
+            return self.tree(root, prefix);
+        }
+        let mut helper = userns::read_tree(root)?;
+        self.stream_of_tree(&mut helper, prefix, userns::inside_of_helper)?;
+        helper.finish()
     }
 
     fn children(&mut self, root: &Path, inside: &Path, prefix: &Path) -> Result<()> {
@@ -290,14 +307,7 @@ fn xattrs(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut found = Vec::new();
     for name in names {
         let bytes = name.as_bytes();
-        if bytes.starts_with(b"user.overlay.redirect") || bytes == b"user.overlay.metacopy" {
-            return Err(ImageError::Bad(format!(
-                "{} was moved by an overlay feature that layers cannot hold",
-                path.display()
-            )));
-        }
-        let user = bytes.starts_with(b"user.") && !bytes.starts_with(b"user.overlay.");
-        if (user || bytes == b"security.capability")
+        if kept_xattr(bytes, || path.display().to_string())?
             && let Some(value) = xattr::get(path, &name).map_err(fail())?
         {
             found.push((bytes.to_vec(), value));
@@ -305,6 +315,18 @@ fn xattrs(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether layers keep an attribute; `path` is for the error about one that they cannot hold.
+fn kept_xattr(name: &[u8], path: impl Fn() -> String) -> Result<bool> {
+    if name.starts_with(b"user.overlay.redirect") || name == b"user.overlay.metacopy" {
+        return Err(ImageError::Bad(format!(
+            "{} was moved by an overlay feature that layers cannot hold",
+            path()
+        )));
+    }
+    let user = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+    Ok(user || name == b"security.capability")
 }
 
 fn is_opaque(path: &Path) -> Result<bool> {

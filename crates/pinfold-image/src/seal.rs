@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pinfold_types::{
-    Error, ErrorCode, ImageId, ImageName,
+    Error, ErrorCode, ImageId, ImageName, Mode,
     image::{ImageDefaults, ImageInfo, ImageSource},
 };
 
@@ -34,15 +34,16 @@ impl ImageStore {
             .cloned()
             .zip(targets.iter().map(|target| target.trim_matches('/').to_owned()))
             .collect();
+        let mode = self.mode();
         let stream = tar_stream(move |out| {
             let mut archive = Retar::new(out, Origin::Upper);
             // What the first mount holds below another's target is hidden by that one.
             archive.leave_out(slots[1..].iter().map(|(_, below)| PathBuf::from(below)).collect());
-            archive.tree(&slots[0].0, "")?;
+            archive.tree_as(mode, &slots[0].0, "")?;
             archive.leave_out(Vec::new());
             for (upper, below) in &slots[1..] {
-                if has_entries(upper)? {
-                    archive.tree(upper, below)?;
+                if mode == Mode::User || has_entries(upper)? {
+                    archive.tree_as(mode, upper, below)?;
                 }
             }
             archive.finish().map(drop)

@@ -22,7 +22,7 @@ use crate::{
 
 mod lower;
 mod names;
-mod place;
+pub(crate) mod place;
 
 use place::{Owners, Tree};
 

@@ -1,4 +1,4 @@
-//! As an ordinary user: giving files to the user's sub-ids, and removing such files.
+//! As an ordinary user: giving files to the user's sub-ids, reading and removing such files.
 //!
 //! Only a process inside a user namespace with these ids mapped may do that. `unshare(1)` makes
 //! one, `newuidmap(1)` and `newgidmap(1)` map it, and coreutils do the work. Inside, 0 is the
@@ -7,28 +7,39 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{BufRead, BufReader, BufWriter, Read, Write},
+    io::{self, BufRead, BufReader, BufWriter, Read, Write},
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
+    thread::JoinHandle,
 };
 
-use pinfold_types::{Error, ErrorCode};
+use pinfold_types::{
+    Error, ErrorCode,
+    subids::{SUB_IDS, sub_id_mend, sub_id_range},
+};
 
 use crate::{
     error::{ImageError, Result},
     files,
     layer::Draft,
+    unpack::place::FORGET,
 };
 
-/// Ids of a workspace.
-const IDS: u32 = 65_536;
+/// Most names that an archive may use twice: what it says of the first is to be forgotten.
+const MAX_REPLACED: usize = 100_000;
+/// Kept of what a helper says.
+const MAX_SAID: u64 = 4096;
 
 const APPLY: &str = "echo ready; read -r go; cd \"$1\" || exit 1\n\
 for list in \"$2\"/own.*; do\n  [ -e \"$list\" ] || continue\n  owner=${list##*/own.}\n  \
 xargs -0 -r -a \"$list\" chown -h \"$owner\" -- || exit 1\ndone\n\
 for list in \"$2\"/mode.*; do\n  [ -e \"$list\" ] || continue\n  \
 xargs -0 -r -a \"$list\" chmod \"${list##*.}\" -- || exit 1\ndone\n";
+/// Sorted, with the attributes that layers keep and overlayfs' own marks. Sockets are left out.
+const READ: &str = "echo ready; read -r go; \
+exec tar --create --format=posix --numeric-owner --sort=name --xattrs --xattrs-include='user.*' \
+--warning=no-file-ignored --directory=\"$1\" --file=- .\n";
 const REMOVE: &str = "echo ready; read -r go; exec rm -rf -- \"$1\"\n";
 
 /// Sets the owners that unpacking wrote to `log`: `uid gid mode path NUL`, modes in octal or `-`.
@@ -36,6 +47,8 @@ pub(crate) fn apply_owners(tree: &Path, log: &Path) -> Result<()> {
     let lists = log.with_extension("lists");
     files::make_dir(&lists, 0o700)?;
     let mut out: BTreeMap<String, BufWriter<File>> = BTreeMap::new();
+    let replaced = replaced(log)?;
+    let mut at = 0_u64;
     let mut reader = BufReader::new(File::open(log).map_err(ImageError::io("open", log))?);
     let mut line = Vec::new();
     loop {
@@ -44,6 +57,10 @@ pub(crate) fn apply_owners(tree: &Path, log: &Path) -> Result<()> {
         if got == 0 {
             break;
         }
+        at += got as u64;
+        if line.starts_with(FORGET) {
+            continue;
+        }
         let mut parts = line.splitn(4, |byte| *byte == b' ');
         let mut next = || {
             let part = parts.next().unwrap_or_default();
@@ -51,7 +68,11 @@ pub(crate) fn apply_owners(tree: &Path, log: &Path) -> Result<()> {
         };
         let (uid, gid, mode) = (next(), next(), next());
         let path = parts.next().unwrap_or_default();
-        let inside = |id: &str| id.parse::<u32>().ok().filter(|id| *id < IDS).unwrap_or(65_534) + 1;
+        if is_forgotten(&replaced, path, at) {
+            continue;
+        }
+        let inside =
+            |id: &str| id.parse::<u32>().ok().filter(|id| *id < SUB_IDS).unwrap_or(65_534) + 1;
         let mut add = |name: String| -> Result<()> {
             let file = lists.join(&name);
             if !out.contains_key(&name) {
@@ -75,6 +96,41 @@ pub(crate) fn apply_owners(tree: &Path, log: &Path) -> Result<()> {
     }
     run(APPLY, &[tree, &lists])?;
     files::remove_tree(&lists)
+}
+
+/// Where in the log each name was last replaced by something else.
+fn replaced(log: &Path) -> Result<BTreeMap<Vec<u8>, u64>> {
+    let mut found = BTreeMap::new();
+    let mut reader = BufReader::new(File::open(log).map_err(ImageError::io("open", log))?);
+    let (mut line, mut at) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        let got = reader.read_until(0, &mut line).map_err(ImageError::io("read", log))?;
+        if got == 0 {
+            return Ok(found);
+        }
+        at += got as u64;
+        if let Some(path) = line.strip_prefix(FORGET) {
+            found.insert(without_nul(path).to_vec(), at);
+            if found.len() > MAX_REPLACED {
+                return Err(ImageError::Limit(format!(
+                    "the archive has more than {MAX_REPLACED} names twice"
+                )));
+            }
+        }
+    }
+}
+
+/// Whether `path` or a directory above it was replaced after the line that ends at `at`.
+fn is_forgotten(replaced: &BTreeMap<Vec<u8>, u64>, path: &[u8], at: u64) -> bool {
+    let path = without_nul(path);
+    let later = |part: &[u8]| replaced.get(part).is_some_and(|replaced| *replaced > at);
+    !replaced.is_empty()
+        && (later(path) || (0..path.len()).any(|end| path[end] == b'/' && later(&path[..end])))
+}
+
+fn without_nul(path: &[u8]) -> &[u8] {
+    path.strip_suffix(b"\0").unwrap_or(path)
 }
 
 /// Gives a tree that this user made to the workspaces' root.
@@ -116,71 +172,130 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     run(REMOVE, &[path])
 }
 
-/// Runs a script in a user namespace with the sub-ids mapped.
-fn run(script: &str, arguments: &[&Path]) -> Result<()> {
-    let uid = rustix::process::getuid().as_raw();
-    let gid = rustix::process::getgid().as_raw();
-    let bases = [range("/etc/subuid", uid)?, range("/etc/subgid", uid)?];
-    let mut child = Command::new("unshare")
-        .args(["--user", "--", "sh", "-c", script, "sh"])
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|err| missing("unshare", "util-linux", &err))?;
-    let done = drive(&mut child, [uid, gid], bases);
-    if done.is_err() {
-        // It waits for a word that will not come.
-        let _ = child.kill();
-    }
-    let status = child.wait().map_err(ImageError::io("wait for", "unshare"))?;
-    done?;
-    if status.success() {
-        return Ok(());
-    }
-    let mut text = String::new();
-    if let Some(stderr) = child.stderr {
-        let _ = stderr.take(4096).read_to_string(&mut text);
-    }
-    Err(ImageError::Public(Box::new(
-        Error::new(ErrorCode::Unavailable, "cannot give files to this user's sub-ids")
-            .hint("`pinfold doctor` says what this machine lacks for ordinary users")
-            .context(text.trim()),
-    )))
+/// A tree as a tar stream with the ids that [`inside_of_helper`] translates.
+pub(crate) fn read_tree(tree: &Path) -> Result<Helper> {
+    Helper::start(READ, &[tree])
 }
 
-fn drive(child: &mut Child, own: [u32; 2], bases: [u32; 2]) -> Result<()> {
-    let mut ready = String::new();
-    let stdout = child.stdout.take().expect("it is piped");
-    BufReader::new(stdout.take(64))
-        .read_line(&mut ready)
-        .map_err(ImageError::io("read from", "unshare"))?;
-    if ready != "ready\n" {
-        return Err(ImageError::Public(Box::new(
-            Error::new(ErrorCode::Unavailable, "this user may not make user namespaces")
-                .hint("`pinfold doctor` says what this machine lacks for ordinary users"),
-        )));
+/// The workspace's id for one in a stream of [`read_tree`]. What is the user's own is root's.
+pub(crate) const fn inside_of_helper(id: u32) -> u32 {
+    id.saturating_sub(1)
+}
+
+/// The workspace's id for one on the disk.
+pub(crate) fn inside(id: u32) -> u32 {
+    if rustix::process::geteuid().is_root() {
+        return id;
     }
-    let count = IDS.to_string();
-    for (at, program) in ["newuidmap", "newgidmap"].into_iter().enumerate() {
-        let (own, base) = (own[at], bases[at]);
-        let status = Command::new(program)
-            .arg(child.id().to_string())
-            .args(["0", &own.to_string(), "1"])
-            .args(["1", &base.to_string(), &count])
-            .stdin(Stdio::null())
-            .status()
-            .map_err(|err| missing(program, "uidmap", &err))?;
-        if !status.success() {
+    base().ok().and_then(|base| id.checked_sub(base)).filter(|id| *id < SUB_IDS).unwrap_or(0)
+}
+
+/// Runs a script in a user namespace with the sub-ids mapped.
+fn run(script: &str, arguments: &[&Path]) -> Result<()> {
+    let mut helper = Helper::start(script, arguments)?;
+    io::copy(&mut helper, &mut io::sink()).map_err(ImageError::io("read from", "unshare"))?;
+    helper.finish()
+}
+
+/// A process in a user namespace with the sub-ids mapped; what it writes is read from it.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    said: Option<JoinHandle<String>>,
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // Fails when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Read for Helper {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stdout.read(buffer)
+    }
+}
+
+impl Helper {
+    fn start(script: &str, arguments: &[&Path]) -> Result<Self> {
+        let base = base()?;
+        let mut child = Command::new("unshare")
+            .args(["--user", "--", "sh", "-c", script, "sh"])
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|err| missing("unshare", "util-linux", &err))?;
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let stderr = child.stderr.take().expect("it is piped");
+        let said = std::thread::spawn(move || listen(stderr));
+        let mut helper = Self { child, stdout, said: Some(said) };
+        helper.map(base)?;
+        Ok(helper)
+    }
+
+    /// Maps the ids once the namespace is there, then lets the script go on.
+    fn map(&mut self, base: u32) -> Result<()> {
+        let mut ready = String::new();
+        (&mut self.stdout)
+            .take(64)
+            .read_line(&mut ready)
+            .map_err(ImageError::io("read from", "unshare"))?;
+        if ready != "ready\n" {
             return Err(ImageError::Public(Box::new(
-                Error::new(ErrorCode::Unavailable, format!("{program} refused the sub-ids"))
-                    .hint("see that /etc/subuid and /etc/subgid give this user 65536 ids each"),
+                Error::new(ErrorCode::Unavailable, "this user may not make user namespaces")
+                    .hint("`pinfold doctor` says what this machine lacks for ordinary users"),
             )));
         }
+        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        for (program, own) in [("newuidmap", uid), ("newgidmap", gid)] {
+            let status = Command::new(program)
+                .arg(self.child.id().to_string())
+                .args(["0", &own.to_string(), "1"])
+                .args(["1", &base.to_string(), &SUB_IDS.to_string()])
+                .stdin(Stdio::null())
+                .status()
+                .map_err(|err| missing(program, "uidmap", &err))?;
+            if !status.success() {
+                return Err(ImageError::Public(Box::new(
+                    Error::new(ErrorCode::Unavailable, format!("{program} refused the sub-ids"))
+                        .hint(format!(
+                            "see that /etc/subuid and /etc/subgid give this user {SUB_IDS} ids \
+                             each"
+                        )),
+                )));
+            }
+        }
+        let mut stdin = self.child.stdin.take().expect("it is piped");
+        stdin.write_all(b"go\n").map_err(ImageError::io("write to", "unshare"))
     }
-    let mut stdin = child.stdin.take().expect("it is piped");
-    stdin.write_all(b"go\n").map_err(ImageError::io("write to", "unshare"))
+
+    /// Waits for its end, to be called when everything was read.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let status = self.child.wait().map_err(ImageError::io("wait for", "unshare"))?;
+        if status.success() {
+            return Ok(());
+        }
+        let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
+        Err(ImageError::Public(Box::new(
+            Error::new(ErrorCode::Unavailable, "cannot work on files of this user's sub-ids")
+                .hint("`pinfold doctor` says what this machine lacks for ordinary users")
+                .context(said.trim()),
+        )))
+    }
+}
+
+/// Reads all that a helper says, and keeps the first of it.
+fn listen(mut stderr: ChildStderr) -> String {
+    let mut said = Vec::new();
+    let _ = (&mut stderr).take(MAX_SAID).read_to_end(&mut said);
+    let _ = io::copy(&mut stderr, &mut io::sink());
+    String::from_utf8_lossy(&said).into_owned()
 }
 
 fn missing(program: &str, package: &str, err: &std::io::Error) -> ImageError {
@@ -191,34 +306,43 @@ fn missing(program: &str, package: &str, err: &std::io::Error) -> ImageError {
     ))
 }
 
-/// First id of the user's range in `/etc/subuid` or `/etc/subgid` (subuid(5)).
-fn range(path: &str, uid: u32) -> Result<u32> {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
-    });
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines()
-        .find_map(|line| {
-            let mut fields = line.trim().split(':');
-            let owner = fields.next()?;
-            let base = fields.next()?.parse().ok()?;
-            let count: u32 = fields.next()?.parse().ok()?;
-            let ours = Some(owner) == name || owner.parse() == Ok(uid);
-            (ours && count >= IDS).then_some(base)
-        })
+/// First of the user's sub-ids.
+fn base() -> Result<u32> {
+    let uid = rustix::process::getuid().as_raw();
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let passwd = read("/etc/passwd");
+    sub_id_range(&passwd, &read("/etc/subuid"), &read("/etc/subgid"), uid)
+        .map(|range| range.base)
         .ok_or_else(|| {
+            let what = format!(
+                "/etc/subuid and /etc/subgid give user {uid} no common range of {SUB_IDS} ids"
+            );
             ImageError::Public(Box::new(
-                Error::new(
-                    ErrorCode::Unavailable,
-                    format!("{path} gives user {uid} no range of {IDS} ids"),
-                )
-                .hint(format!(
-                    "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {}",
-                    name.unwrap_or("USER")
-                )),
+                Error::new(ErrorCode::Unavailable, what).hint(sub_id_mend(&passwd, uid)),
             ))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_replaced_later_is_forgotten_with_all_below_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = dir.path().join("owners");
+        let lines = ["0 0 755 a/f", "x x x a", "0 0 - a", "0 0 644 ab/f", "x x x g", "0 0 644 g"];
+        fs::write(&log, lines.map(|line| format!("{line}\0")).concat()).expect("a log");
+        let replaced = replaced(&log).expect("reads");
+        let mut at = 0;
+        let kept: Vec<&str> = lines
+            .into_iter()
+            .filter(|line| {
+                at += line.len() as u64 + 1;
+                let path = line.splitn(4, ' ').nth(3).expect("a path");
+                !line.starts_with('x') && !is_forgotten(&replaced, path.as_bytes(), at)
+            })
+            .collect();
+        assert_eq!(kept, ["0 0 - a", "0 0 644 ab/f", "0 0 644 g"]);
+    }
 }

@@ -56,7 +56,7 @@ pub(super) fn copy_up(place: &mut Tree, lowers: &[PathBuf], parts: &[&[u8]]) -> 
             let entry = Entry::of_file(
                 Kind::File,
                 facts.st_mode & 0o7777,
-                (facts.st_uid, facts.st_gid),
+                (crate::userns::inside(facts.st_uid), crate::userns::inside(facts.st_gid)),
                 (facts.st_mtime, u32::try_from(facts.st_mtime_nsec).unwrap_or(0)),
             );
             return place.adopt(&file, parts, &entry);

@@ -34,6 +34,9 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 /// overlayfs' marks, in the namespace that needs no privilege (`userxattr` mounts).
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
 
+/// Begins a line of the owners' log that takes back all before it for a path and what is below.
+pub(crate) const FORGET: &[u8] = b"x x x ";
+
 /// Whether owners are set here, or written down for a helper that may.
 #[derive(Debug)]
 pub(super) enum Owners {
@@ -179,13 +182,23 @@ impl Tree {
     fn clear(&mut self, parent: &OwnedFd, parts: &[&[u8]], name: &[u8]) -> Result<()> {
         let at = self.at(parts, name);
         match fs::unlinkat(parent, os(name), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOENT) => return Ok(()),
+            Ok(()) => {}
             Err(Errno::ISDIR | Errno::PERM) => {
                 self.cached = None;
-                remove_dir(parent, name, 0).map_err(ImageError::errno("replace", at))
+                remove_dir(parent, name, 0).map_err(ImageError::errno("replace", &at))?;
             }
-            Err(errno) => Err(ImageError::errno("replace", at)(errno)),
+            Err(errno) => return Err(ImageError::errno("replace", at)(errno)),
         }
+        if let Owners::Log(log) = &mut self.owners {
+            // What was written down for this name and below it is not for what comes now, which
+            // may be a link to somewhere else.
+            log.write_all(FORGET)
+                .and_then(|()| log.write_all(&join(&[parts, &[name]].concat())))
+                .and_then(|()| log.write_all(b"\0"))
+                .map_err(ImageError::io("write", &self.path))?;
+        }
+        Ok(())
     }
 
     pub(super) fn root(&mut self, entry: &Entry) {
