@@ -45,6 +45,9 @@ impl Processes {
     pub(super) fn stop(&self) -> Result<()> {
         let deadline = Instant::now() + STOP_TIMEOUT;
         let mut pause = Duration::from_micros(50);
+        // Nobody inside can stop the first process: where it is stopped, all were, by this
+        // server or the one before it.
+        let again = look_at(self.first).is_some_and(|first| first.still);
         let (mut asked, mut theirs) = (BTreeSet::new(), BTreeSet::new());
         let mut still_before = false;
         loop {
@@ -54,7 +57,7 @@ impl Processes {
                 let name = (seen.pid, seen.start_time);
                 if seen.still {
                     ready.insert(seen.pid);
-                    if !asked.contains(&name) {
+                    if !again && !asked.contains(&name) {
                         theirs.insert(name);
                     }
                 } else if ready.contains(&seen.parent) && asked.insert(name) {
@@ -67,12 +70,12 @@ impl Processes {
             // A process that was seen stopped may have had a child just before, which only a look
             // that begins after that is sure to see.
             if still && still_before {
-                *self.theirs.lock().unwrap_or_else(PoisonError::into_inner) = theirs;
+                self.keep(again, theirs);
                 return Ok(());
             }
             still_before = still;
             if Instant::now() > deadline {
-                *self.theirs.lock().unwrap_or_else(PoisonError::into_inner) = theirs;
+                self.keep(again, theirs);
                 self.go_on()?;
                 return Err(Error::new(
                     ErrorCode::Timeout,
@@ -84,6 +87,12 @@ impl Processes {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(5));
             }
+        }
+    }
+
+    fn keep(&self, again: bool, theirs: BTreeSet<(i32, u64)>) {
+        if !again {
+            *self.theirs.lock().unwrap_or_else(PoisonError::into_inner) = theirs;
         }
     }
 
