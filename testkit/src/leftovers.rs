@@ -21,21 +21,28 @@ pub struct Leftovers {
     pub loops: Vec<PathBuf>,
     /// Cgroup directories of the home's workspaces.
     pub cgroups: Vec<PathBuf>,
+    /// Cgroup directories that hold those, which a server has while it runs.
+    pub cgroup_bases: Vec<PathBuf>,
 }
 
 impl Leftovers {
     /// Searches the machine.
     pub fn of(home: &Path) -> Self {
         let ids = workspace_ids(home);
+        let base = base_name(home);
+        let (cgroup_bases, cgroups) = cgroups(home, &ids, &base)
+            .into_iter()
+            .partition(|path| path.file_name().is_some_and(|name| *name == *base));
         Self {
             processes: processes(home, &ids),
             mounts: mounts(home),
             loops: loops(home),
-            cgroups: cgroups(home, &ids),
+            cgroups,
+            cgroup_bases,
         }
     }
 
-    /// Whether nothing is left.
+    /// Whether nothing is left of any workspace.
     pub fn is_empty(&self) -> bool {
         self.processes.is_empty()
             && self.mounts.is_empty()
@@ -64,7 +71,7 @@ impl Leftovers {
             // The unmounting above may have taken it along already.
             let _ = Command::new("losetup").arg("--detach").arg(device).output();
         }
-        for cgroup in self.cgroups.iter().rev() {
+        for cgroup in self.cgroup_bases.iter().chain(&self.cgroups).rev() {
             let _ = fs::remove_dir(cgroup);
         }
     }
@@ -180,7 +187,16 @@ fn loops(home: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn cgroups(home: &Path, ids: &BTreeSet<String>) -> Vec<PathBuf> {
+/// `pinfold-` and FNV-1a (RFC 9923) over the home's path: what the server promises to use.
+fn base_name(home: &Path) -> String {
+    let bytes = home.as_os_str().as_encoded_bytes();
+    let hash = bytes
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    format!("pinfold-{hash:08x}")
+}
+
+fn cgroups(home: &Path, ids: &BTreeSet<String>, base: &str) -> Vec<PathBuf> {
     let tag = home.to_string_lossy().into_owned();
     let mut found = Vec::new();
     let mut open = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
@@ -191,7 +207,7 @@ fn cgroups(home: &Path, ids: &BTreeSet<String>) -> Vec<PathBuf> {
                 continue;
             }
             let name = entry.file_name().to_string_lossy().into_owned();
-            if ids.contains(&name) || (name.len() > 8 && tag.ends_with(&name)) {
+            if ids.contains(&name) || name == base || (name.len() > 8 && tag.ends_with(&name)) {
                 found.push(path.clone());
             }
             open.push((path, depth + 1));

@@ -252,7 +252,8 @@ impl Server {
         rustix::process::kill_process(target, rustix::process::Signal::TERM).expect("our child");
         child.wait().expect("our child");
         let left = self.leftovers();
-        assert!(left.processes.is_empty() && left.cgroups.is_empty(), "left behind: {left:?}");
+        let groups = left.cgroups.len() + left.cgroup_bases.len();
+        assert!(left.processes.is_empty() && groups == 0, "left behind: {left:?}");
     }
 }
 

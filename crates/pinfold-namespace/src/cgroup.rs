@@ -89,8 +89,9 @@ impl Cgroups {
         WorkspaceCgroup::open(&self.hierarchies, id)
     }
 
-    /// Removes the directories that hold workspaces' groups, where none is left in them.
-    pub(crate) fn remove_base(&self) {
+    /// Removes the directories that hold workspaces' groups, where none is left in them. They are
+    /// made by [`Self::detect`] only.
+    pub fn remove_base(&self) {
         for base in self.hierarchies.v1.iter().chain(&self.hierarchies.unified) {
             let _ = std::fs::remove_dir(&base.directory);
         }

@@ -78,6 +78,13 @@ impl Live {
         let _ = self.pidfd.readable().await;
     }
 
+    /// Whether the first process has ended, as the kernel knows it now.
+    pub(crate) fn has_ended(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut watched = [PollFd::new(self.pidfd.get_ref(), PollFlags::IN)];
+        poll(&mut watched, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
+    }
+
     /// Kills every process. The kernel ends a pid namespace with its first process, the cgroup
     /// covers whoever is still on the way into it.
     pub(crate) fn kill(&self) {

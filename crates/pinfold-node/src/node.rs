@@ -157,6 +157,7 @@ impl LocalNode {
             })
             .collect();
         inner.store.apply(touched).await?;
+        inner.cgroups.remove_base();
         Ok(())
     }
 

@@ -17,6 +17,7 @@ use pinfold_types::{
 };
 
 use crate::{
+    LocalNode,
     boot::{Boot, hostname, new_secret},
     images::ImageHold,
     live::Live,
@@ -109,11 +110,18 @@ impl ReadyStock {
     }
 }
 
+impl LocalNode {
+    /// How many workspaces are booted and nobody's, for whoever comes next.
+    pub fn ready_boots(&self) -> usize {
+        self.inner().ready.lock().ready.len()
+    }
+}
+
 impl Inner {
     /// A boot of this kind with the name its host name was made of, when one is ready and lives.
     pub(crate) fn take_ready(self: &Arc<Self>, kind: &Kind) -> Option<(Ready, Reservation)> {
         while let Some(ready) = self.ready.take(kind) {
-            let lives = ready.live.guest().is_ok_and(|guest| !guest.is_closed());
+            let lives = !ready.live.has_ended();
             match self.registry.reserve(Some(&ready.name)) {
                 Ok(name) if lives => return Some((ready, name)),
                 _ => drop(self.tasks.spawn(Arc::clone(self).discard_ready(ready))),

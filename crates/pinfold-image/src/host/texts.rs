@@ -4,7 +4,6 @@ use std::{fs, path::Path};
 
 use crate::{error::Result, files};
 
-const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
 // The guest answers names on the loopback; while egress is closed nothing listens there and
 // lookups fail at once.
 const RESOLV: &str = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n";
@@ -30,13 +29,11 @@ password requisite pam_deny.so\npassword required pam_permit.so\n";
 const PAM_SESSION: &str = "session [default=1] pam_permit.so\nsession requisite pam_deny.so\n\
 session required pam_permit.so\nsession required pam_unix.so\n";
 
-/// Written whatever the host has.
-const ALWAYS: [(&str, &str); 18] = [
+/// Written whatever the host has. `hostname` and `hosts` are made at each boot.
+const ALWAYS: [(&str, &str); 16] = [
     ("default/locale", "LANG=C.UTF-8\n"),
     ("environment", ""),
     ("fstab", "# A workspace's mounts are made from outside.\n"),
-    ("hostname", "localhost\n"),
-    ("hosts", HOSTS),
     ("motd", ""),
     ("networks", "loopback 127.0.0.0\n"),
     ("nsswitch.conf", NSSWITCH),

@@ -21,7 +21,6 @@ fn the_skeleton_holds_what_programs_need_and_nothing_of_this_machine() {
         "etc/passwd",
         "etc/group",
         "etc/shadow",
-        "etc/hosts",
         "etc/resolv.conf",
         "etc/nsswitch.conf",
         "etc/profile",

@@ -47,14 +47,31 @@ pub(super) fn etc(hostname: &str) -> Result<(), Failure> {
     if read_short(&etc, "hostname").is_none_or(|found| found != wanted.as_bytes()) {
         write_file(&etc, "hostname", wanted.as_bytes(), OFlags::TRUNC)?;
     }
-    let hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-    for (name, text) in [("hosts", hosts), ("resolv.conf", "nameserver 127.0.0.1\n")] {
+    let hosts = format!("{HOSTS}127.0.1.1 {hostname}\n");
+    let found = read_short(&etc, "hosts");
+    if found.as_deref().is_some_and(|found| found != hosts.as_bytes() && is_ours(found)) {
+        write_file(&etc, "hosts", hosts.as_bytes(), OFlags::TRUNC)?;
+    }
+    for (name, text) in [("hosts", hosts.as_str()), ("resolv.conf", "nameserver 127.0.0.1\n")] {
         let found = rustix::fs::statat(&etc, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
         if matches!(found, Err(Errno::NOENT)) {
             write_file(&etc, name, text.as_bytes(), OFlags::EXCL)?;
         }
     }
     Ok(())
+}
+
+/// How every `/etc/hosts` of ours begins. The last line gives the workspace's own name an address
+/// that is not that of `localhost`, as Debian does (its reference manual, "The hostname
+/// resolution").
+const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
+
+/// Whether `/etc/hosts` is as an earlier boot, perhaps of a fork's parent, wrote it.
+fn is_ours(found: &[u8]) -> bool {
+    let Some(own) = found.strip_prefix(HOSTS.as_bytes()) else { return false };
+    own.is_empty()
+        || (own.starts_with(b"127.0.1.1 ")
+            && own.iter().position(|c| *c == b'\n') == Some(own.len() - 1))
 }
 
 /// The first bytes of a regular file, or `None`.
