@@ -13,9 +13,11 @@ use testkit::Server;
 use crate::{
     Options,
     client::Connection,
+    floor::Floor,
     report::Report,
     root::Root,
     stats::{Times, millis, ratio},
+    timer,
     workspaces::{IMAGE, pool, server},
 };
 
@@ -172,7 +174,12 @@ fn copies(pool: &Path, reflink: &str, count: usize) -> anyhow::Result<Times> {
 }
 
 /// Children of a workspace that runs.
-pub(crate) fn fork(options: &Options, root: &Root, report: &mut Report) -> anyhow::Result<()> {
+pub(crate) fn fork(
+    options: &Options,
+    root: &Root,
+    floor: &Floor,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let server = server(options, root, "");
     let socket = server.socket();
     server.pinfold(&["create", "source", "--image", IMAGE]).ok();
@@ -180,8 +187,10 @@ pub(crate) fn fork(options: &Options, root: &Root, report: &mut Report) -> anyho
     let mut connection = Connection::open(&socket)?;
 
     report.section("Fork of a running workspace, to the child's first output", "at most 5 ms");
+    report.first("floor program, without a disk to copy", &floor.create(options.runs(50))?);
     let mut times = Vec::new();
     for _ in 0..options.runs(50) {
+        timer::pause();
         let began = Instant::now();
         let reply = connection.call("POST", "/workspaces/source/fork", Some(&json!({})))?;
         let id = children(&reply)?.pop().context("a fork has a child")?;
@@ -200,6 +209,13 @@ pub(crate) fn fork(options: &Options, root: &Root, report: &mut Report) -> anyho
     report.section("100 forks of a running workspace, all started", "at most 250 ms");
     let mut times = Vec::new();
     for _ in 0..options.runs(5) {
+        let burst = floor.burst(100, 1)?;
+        times.push(burst.first.longest());
+    }
+    report.times("floor program, 100 at once, until the last has begun", &Times::new(times));
+    let mut times = Vec::new();
+    for _ in 0..options.runs(5) {
+        timer::pause();
         let began = Instant::now();
         let reply =
             connection.call("POST", "/workspaces/source/fork", Some(&json!({ "count": 100 })))?;

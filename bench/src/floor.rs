@@ -55,6 +55,15 @@ impl Floor {
         Runs::parse(&self.run(&["create", &count.to_string(), &self.lower, &self.scratch])?)
     }
 
+    /// `many` such sandboxes at once, `rounds` times.
+    pub(crate) fn burst(&self, many: usize, rounds: usize) -> anyhow::Result<Runs> {
+        let mut text = String::new();
+        for _ in 0..rounds {
+            text += &self.run(&["burst", &many.to_string(), &self.lower, &self.scratch])?;
+        }
+        Runs::parse(&text)
+    }
+
     /// How many such sandboxes a second, one after another in each stream.
     pub(crate) fn rate(&self, streams: usize, seconds: u64) -> anyhow::Result<f64> {
         let (streams, seconds) = (streams.to_string(), seconds.to_string());

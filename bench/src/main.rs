@@ -81,7 +81,7 @@ fn main() -> anyhow::Result<()> {
         disks::snapshot(&options, &root, &mut report)?;
     }
     if options.wants("fork") {
-        disks::fork(&options, &root, &mut report)?;
+        disks::fork(&options, &root, &floor, &mut report)?;
     }
     if options.wants("memory") {
         workspaces::memory(&options, &root, &mut report)?;

@@ -103,7 +103,7 @@ impl Report {
 
     pub(crate) fn markdown(&self) -> String {
         let mut text = String::from(
-            "# Benchmarks\n\nOne run of `make bench`; everything below was measured in it, on the same machine, with the\nsame root filesystem. Ratios are of medians, to the first line of each part.\n\n",
+            "# Benchmarks\n\nOne run of `make bench`; everything below was measured in it, on the same machine, with the\nsame root filesystem. Ratios are of medians, to the first line of each part. Where\nruns follow one another, everybody pauses for 20 ms between two.\n\n",
         );
         for line in &self.machine {
             let _ = writeln!(text, "- {line}");

@@ -27,6 +27,10 @@ impl Times {
         self.at(99, 100)
     }
 
+    pub(crate) fn longest(&self) -> Duration {
+        self.at(1, 1)
+    }
+
     fn at(&self, part: usize, of: usize) -> Duration {
         let place = (self.sorted.len() * part).div_ceil(of).saturating_sub(1);
         self.sorted.get(place).copied().unwrap_or_default()
@@ -57,6 +61,7 @@ mod tests {
         let times = Times::new((1..=100).rev().map(Duration::from_millis).collect());
         assert_eq!(times.median(), Duration::from_millis(50));
         assert_eq!(times.p99(), Duration::from_millis(99));
+        assert_eq!(times.longest(), Duration::from_millis(100));
         let few = Times::new(vec![Duration::from_millis(3), Duration::from_millis(1)]);
         assert_eq!((few.median(), few.p99()), (Duration::from_millis(1), Duration::from_millis(3)));
         assert_eq!(Times::default().median(), Duration::ZERO);

@@ -11,6 +11,15 @@ use anyhow::{Context, ensure};
 
 use crate::stats::Times;
 
+/// Between two runs of anything that is measured alone, ours or another's, so that a run is not
+/// charged for the clearing up of the one before. How many there can be a second is a part of the
+/// table of its own.
+const PAUSE: Duration = Duration::from_millis(20);
+
+pub(crate) fn pause() {
+    std::thread::sleep(PAUSE);
+}
+
 /// To the first byte of output, and to the end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Runs {
@@ -43,6 +52,7 @@ pub(crate) fn child(words: &[String]) -> anyhow::Result<()> {
     for run in 0..count {
         let words: Vec<String> =
             words[3..].iter().map(|word| word.replace("{}", &run.to_string())).collect();
+        pause();
         let (first, end) = one(Path::new(program), &words)?;
         println!("{} {}", first.as_nanos(), end.as_nanos());
     }

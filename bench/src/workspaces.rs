@@ -57,41 +57,62 @@ pub(crate) fn create(
     let count = options.runs(300);
     let bare = floor.create(count)?;
     report.first("floor program", &bare);
-    let request = run_request(IMAGE, &["/bin/echo", "ok"]);
-    let mut first = Vec::new();
-    for _ in 0..count {
-        first.push(client::stream(&socket, "/run", &request)?.first);
-    }
-    let ours = Times::new(first);
+    let ours = runs(&socket, count)?;
     report.times("pinfold, over the server's socket, durable record included", &ours);
+    let on_demand = self::server(options, root, "[workspaces]\nwarm_boots = 0\n");
+    let cold = runs(&on_demand.socket(), count)?;
+    on_demand.stop();
+    report.times("the same with `warm_boots = 0`: nothing is booted in advance", &cold);
     report.first("plain posix_spawn", &floor.spawn(count)?);
-    let mut ahead = true;
+    let mut ahead = [true; 2];
     for peer in peers.all() {
         match peers.create(peer, "echo", options.runs(peer.count)) {
             Ok(runs) => {
                 report.first(&format!("{} ({})", peer.name, peer.manner), &runs);
                 if matches!(peer.name, "crun" | "runc") {
-                    ahead &= ours.median() < runs.first.median();
+                    for (ahead, times) in ahead.iter_mut().zip([&ours, &cold]) {
+                        *ahead &= times.median() < runs.first.median();
+                    }
                 }
             }
             Err(err) => report.note(format!("{} failed here: {err:#}", peer.name)),
         }
     }
-    let to_floor = ratio(ours.median(), bare.first.median());
-    report.verdict(to_floor <= 2.0, &format!("{to_floor:.2} × the floor"));
-    report.verdict(ahead, "ahead of crun and runc");
+    let which = ["", " with nothing booted in advance"];
+    for ((times, which), ahead) in [&ours, &cold].into_iter().zip(which).zip(ahead) {
+        let to_floor = ratio(times.median(), bare.first.median());
+        report.verdict(to_floor <= 2.0, &format!("{to_floor:.2} × the floor{which}"));
+        report.verdict(ahead, &format!("ahead of crun and runc{which}"));
+    }
 
     report.section("The same, 50 at once", "p99 at most 100 ms, no failure");
+    let bare = floor.burst(50, options.runs(10))?;
+    report.first("floor program", &bare);
     let (times, failures) = at_once(&socket, 50, options.runs(10))?;
     report.times("pinfold", &times);
     report.verdict(
         failures == 0 && times.p99() <= Duration::from_millis(100),
-        &format!("p99 {}, {failures} failures", millis(times.p99())),
+        &format!(
+            "p99 {}, {failures} failures; the floor program's p99 is {}",
+            millis(times.p99()),
+            millis(bare.first.p99())
+        ),
     );
 
     whole_command(options, &server, peers, report)?;
     server.stop();
     Ok(())
+}
+
+/// `echo` in a new workspace, one after another, to its output.
+fn runs(socket: &Path, count: usize) -> anyhow::Result<Times> {
+    let request = run_request(IMAGE, &["/bin/echo", "ok"]);
+    let mut first = Vec::new();
+    for _ in 0..count {
+        timer::pause();
+        first.push(client::stream(socket, "/run", &request)?.first);
+    }
+    Ok(Times::new(first))
 }
 
 /// `pinfold run -- true` as a shell sees it.
@@ -120,6 +141,7 @@ fn whole_command(
         .collect();
     let mut times = Vec::new();
     for _ in 0..options.runs(100) {
+        timer::pause();
         times.push(timer::one(&options.pinfold, &words)?.1);
     }
     let ours = Times::new(times);
@@ -185,6 +207,7 @@ pub(crate) fn exec(
     let request = exec_request(&["/bin/true"]);
     let mut times = Vec::new();
     for _ in 0..count {
+        timer::pause();
         times.push(client::stream(&server.socket(), "/workspaces/held/exec", &request)?.end);
     }
     let ours = Times::new(times);
