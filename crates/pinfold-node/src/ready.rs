@@ -160,10 +160,12 @@ impl Inner {
         self.tasks.spawn(async move {
             let Ok(_one) = inner.ready.making.try_lock() else { return };
             tokio::time::sleep(PAUSE).await;
-            if !inner.ready.wants(&kind) {
+            if inner.closing.is_cancelled() || !inner.ready.wants(&kind) {
                 return;
             }
             let surplus = match inner.boot_ready(kind).await {
+                // A node that was let go in the meantime takes nothing more in.
+                Ok(made) if inner.closing.is_cancelled() => Some(made),
                 Ok(made) => inner.ready.put(made),
                 Err(err) => {
                     tracing::debug!(%err, context = ?err.internal, "nothing is kept ready");
