@@ -41,6 +41,11 @@ impl Victim {
             .is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
     }
 
+    /// Whether a process is of this kind.
+    pub(crate) fn is(self, pid: i32) -> bool {
+        Self::of(pid) == Some(self)
+    }
+
     fn of(pid: i32) -> Option<Self> {
         let dir = Path::new("/proc").join(pid.to_string());
         let comm = std::fs::read_to_string(dir.join("comm")).ok()?;

@@ -10,9 +10,13 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use testkit::{Home, bin, until};
 
-use crate::model::{Known, Random};
+use crate::{
+    model::{Known, Random},
+    victims::Victim,
+};
 
 /// Most workspaces of one worker at once.
 const MOST: usize = 5;
@@ -91,7 +95,7 @@ impl Worker {
         let Some(name) = self.any().filter(|_| live >= 2) else {
             return self.create();
         };
-        match self.random.below(20) {
+        match self.random.below(22) {
             0..=1 if live < MOST => self.create(),
             2..=6 => self.write(&name),
             7..=10 => self.read(&name),
@@ -104,7 +108,18 @@ impl Worker {
                 self.call(&["pause", &name]);
                 self.call(&["resume", &name]);
             }
+            19..=20 => self.run(),
             _ => self.remove(&name),
+        }
+    }
+
+    /// A throw-away workspace, perhaps one that was booted in advance.
+    fn run(&mut self) {
+        self.value += 1;
+        let value = self.value.to_string();
+        let answer = self.call(&["run", "--no-stdin", "--", "echo", &value]);
+        if answer.code == 0 {
+            assert_eq!(answer.stdout.trim(), value, "a run that succeeded has its output");
         }
     }
 
@@ -259,6 +274,14 @@ pub(crate) fn end_with_nothing_left(home: &Home, names: &[String]) {
         let answer = pinfold(home, &["snapshot", "rm", id]);
         assert_eq!(answer.code, 0, "snapshot rm {id}: {}", answer.stderr);
     }
+    // In good order, so that what it kept ready for others goes as well.
+    for pid in home.leftovers().processes.into_iter().filter(|pid| Victim::Server.is(*pid)) {
+        let pid = Pid::from_raw(pid).expect("a pid");
+        kill_process(pid, Signal::TERM).expect("the server is ours");
+        until("the server's end", Duration::from_secs(30), || {
+            rustix::process::test_kill_process(pid).is_err().then_some(())
+        });
+    }
     let disks = || -> Vec<String> {
         std::fs::read_dir(home.path().join("pool/disks"))
             .into_iter()
@@ -281,6 +304,8 @@ pub(crate) fn end_with_nothing_left(home: &Home, names: &[String]) {
         })
         .collect();
     assert!(left.is_empty(), "processes are left: {left:?}");
+    let groups = home.leftovers();
+    assert!(groups.cgroups.is_empty() && groups.cgroup_bases.is_empty(), "{groups:?}");
     let runs = std::fs::read_dir(home.path().join("run")).into_iter().flatten().count();
     assert_eq!(runs, 0, "sockets of removed workspaces are left");
 }
