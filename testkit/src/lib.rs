@@ -14,6 +14,7 @@ mod http;
 mod leftovers;
 mod programs;
 mod server;
+mod user;
 mod wait;
 
 pub use home::Home;
@@ -21,4 +22,5 @@ pub use http::Reply;
 pub use leftovers::Leftovers;
 pub use programs::{bin, has_program, is_root};
 pub use server::{Output, Server, ServerOptions};
+pub use user::User;
 pub use wait::until;

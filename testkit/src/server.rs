@@ -43,6 +43,17 @@ pub struct Output {
     pub stderr: String,
 }
 
+impl From<std::process::Output> for Output {
+    fn from(output: std::process::Output) -> Self {
+        let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+        Self {
+            code: output.status.code().or(signal.map(|n| 128 + n)).unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
 impl Output {
     /// The output, where the command succeeded.
     ///
@@ -190,12 +201,7 @@ impl Server {
         });
         let output = child.wait_with_output().expect("our child");
         feeder.join().expect("the feeder does not panic");
-        let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
-        Output {
-            code: output.status.code().or(signal.map(|n| 128 + n)).unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        output.into()
     }
 
     /// One request to the API.

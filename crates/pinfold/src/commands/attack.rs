@@ -7,8 +7,9 @@ use http::Method;
 use pinfold_api::ws::Message;
 use pinfold_types::{
     Error, ErrorCode, Result, WorkspaceState,
-    api::ExecOutput,
+    api::{DoctorReport, ExecOutput},
     exec::{ExecResult, ExecSpec, ExitReason},
+    limits::LimitKind,
     workspace::{CreateWorkspace, WorkspaceInfo},
 };
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,8 @@ enum Verdict {
     Unclear,
     /// This machine has nothing to attack there.
     Inapplicable,
+    /// A limit that nothing here enforces, as `info` and `doctor` say: not tried.
+    Absent,
 }
 
 /// One line of the table.
@@ -90,30 +93,50 @@ pub(super) async fn attack(context: &Context) -> Result<u8> {
     let lines = lines?;
     removed?;
     context.output.show(&lines, |lines| table(context, lines))?;
-    let proven = |line: &Line| matches!(line.verdict, Verdict::Held | Verdict::Inapplicable);
-    Ok(if lines.iter().all(proven) { 0 } else { ErrorCode::CannotEnforce.exit_code() })
+    let failed = |line: &Line| matches!(line.verdict, Verdict::Broken | Verdict::Unclear);
+    Ok(if !lines.iter().any(failed) { 0 } else { ErrorCode::CannotEnforce.exit_code() })
 }
 
-/// Small limits make the exhausting attempts short; where none can be enforced the usual profile
-/// is what counts.
+/// The limit that an exhausting attempt is against.
+fn limit_of(attempt: &str) -> Option<LimitKind> {
+    match attempt {
+        "use-memory" | "use-shared-memory" | "use-memfd" | "use-shm" => Some(LimitKind::Memory),
+        "use-disk" | "use-tmp" | "use-fallocate" | "use-inodes" => Some(LimitKind::Disk),
+        "use-forks" | "use-threads" => Some(LimitKind::Pids),
+        "use-files" => Some(LimitKind::OpenFiles),
+        _ => None,
+    }
+}
+
+/// Small limits make the exhausting attempts short. Those that nothing here enforces are left
+/// out, as they are for every workspace.
 async fn make(context: &Context) -> Result<WorkspaceInfo> {
     let mut request = CreateWorkspace::default();
     request.labels.insert("pinfold".into(), "doctor-attack".into());
     // What the attempts are made for: each goes a little beyond.
     request.image = Some("host".parse()?);
-    request.limits.memory_bytes = Some(96 << 20);
-    request.limits.swap_bytes = Some(0);
-    request.limits.pids = Some(64);
-    request.limits.disk_bytes = Some(64 << 20);
-    request.limits.open_files = Some(256);
+    let wanted = [
+        (LimitKind::Memory, 96 << 20),
+        (LimitKind::Swap, 0),
+        (LimitKind::Pids, 64),
+        (LimitKind::Disk, 64 << 20),
+        (LimitKind::OpenFiles, 256),
+    ];
+    for (kind, value) in wanted {
+        request.limits.set(kind, Some(value));
+    }
     let route = "/api/v1/workspaces";
     match context.client.send(Method::POST, route, &request).await {
-        Err(error) if error.code == ErrorCode::CannotEnforce => {
-            request.limits = pinfold_types::limits::ResourceLimits::default();
-            context.client.send(Method::POST, route, &request).await
-        }
-        other => other,
+        Err(error) if error.code == ErrorCode::CannotEnforce => {}
+        other => return other,
     }
+    let report: DoctorReport = context.client.get("/api/v1/doctor").await?;
+    for (kind, _) in wanted {
+        if report.limits.iter().any(|limit| limit.kind == kind && !limit.enforced) {
+            request.limits.set(kind, None);
+        }
+    }
+    context.client.send(Method::POST, route, &request).await
 }
 
 async fn run_all(
@@ -137,10 +160,14 @@ async fn run_all(
     let mut lines = Vec::new();
     for (done, entry) in (1..).zip(entries) {
         progress.count("attempts", done, total);
-        let tried = capture(context, workspace, &[INSIDE, &entry.id]).await;
-        let (verdict, detail) = match tried {
-            Ok((result, text)) => judge(&entry, &result, &text),
-            Err(error) => (Verdict::Unclear, error.message),
+        let limit = limit_of(&entry.id)
+            .and_then(|kind| workspace.limits.iter().find(|limit| limit.kind == kind));
+        let (verdict, detail) = match limit {
+            Some(limit) if !limit.enforced => (Verdict::Absent, limit.by.clone()),
+            _ => match capture(context, workspace, &[INSIDE, &entry.id]).await {
+                Ok((result, text)) => judge(&entry, &result, &text),
+                Err(error) => (Verdict::Unclear, error.message),
+            },
         };
         lines.push(Line {
             id: entry.id,
@@ -232,6 +259,7 @@ fn table(context: &Context, lines: &[Line]) -> String {
             Verdict::Broken => Cell::painted("BROKEN", Paint::Bad),
             Verdict::Unclear => Cell::painted("unclear", Paint::Warn),
             Verdict::Inapplicable => Cell::painted("nothing there", Paint::Dim),
+            Verdict::Absent => Cell::painted("no limit", Paint::Warn),
         };
         let detail: String = line.detail.chars().take(60).collect();
         table.row([
@@ -242,8 +270,13 @@ fn table(context: &Context, lines: &[Line]) -> String {
             detail.into(),
         ]);
     }
+    let absent = count(Verdict::Absent);
+    let unlimited = match absent {
+        0 => String::new(),
+        _ => format!(", {absent} against limits that this machine cannot enforce in this mode"),
+    };
     format!(
-        "{}\n{} attempts: {} held, {} broken, {} unclear, {} with nothing to attack\n",
+        "{}\n{} attempts: {} held, {} broken, {} unclear, {} with nothing to attack{unlimited}\n",
         table.render(),
         lines.len(),
         count(Verdict::Held),
