@@ -40,10 +40,32 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     ) -> Result<&'static str, DiskError>;
     /// Whether a copy appears at its place whole or not at all.
     fn copies_atomically(&self) -> bool;
-    /// Whether [`Backend::destroy`] is one step, so that what it is asked to remove needs no trash.
+    /// Whether [`Backend::destroy`] is one short step, and the work follows in the background.
     fn destroys_atomically(&self) -> bool;
     /// Removes what is at `place`.
     fn destroy(&self, place: &Place<'_>) -> Result<(), DiskError>;
+    /// Empties the disk at `place`, which nobody uses or will find, and gives it these limits and
+    /// slots. `false`: it is to be removed instead, and may be half empty.
+    fn recycle(
+        &self,
+        _place: &Place<'_>,
+        _limits: &DiskLimits,
+        _slots: usize,
+    ) -> Result<bool, DiskError> {
+        Ok(false)
+    }
+    /// Whether a disk that was emptied is as one just made; known once that is on the disk.
+    fn is_fresh(&self, _place: &Place<'_>) -> Result<bool, DiskError> {
+        Ok(false)
+    }
+    /// A number that has grown when all that was done before is on the disk.
+    fn transaction(&self) -> u64 {
+        0
+    }
+    /// Puts the state of the filesystem on the disk, without what files have yet to write.
+    fn commit(&self) -> Result<(), DiskError> {
+        Ok(())
+    }
     fn limits(&self, place: &Place<'_>) -> Result<DiskLimits, DiskError>;
     fn set_limits(&self, place: &Place<'_>, limits: &DiskLimits) -> Result<(), DiskError>;
     fn usage(&self, place: &Place<'_>) -> Result<DiskUsage, DiskError>;

@@ -6,6 +6,7 @@
 //! holds more than its limit, inherited bytes included; docs/decisions has why, and the numbers.
 
 pub(crate) mod image;
+mod recycle;
 mod sysfs;
 
 use std::{
@@ -275,6 +276,29 @@ impl Backend for Btrfs {
             }
             other => other.at("remove the subvolume", place.path().display()),
         }
+    }
+
+    fn recycle(
+        &self,
+        place: &Place<'_>,
+        limits: &DiskLimits,
+        slots: usize,
+    ) -> Result<bool, DiskError> {
+        self.empty(place, limits, slots)
+    }
+
+    fn is_fresh(&self, place: &Place<'_>) -> Result<bool, DiskError> {
+        let charge = self.charge(place.open()?.as_fd(), &place.path())?;
+        let known = sysfs::node_bytes(&self.uuid).zip(charge);
+        Ok(known.is_some_and(|(node, now)| now.bytes <= node && now.inherited() == 0))
+    }
+
+    fn transaction(&self) -> u64 {
+        sysfs::generation(&self.uuid).unwrap_or(0)
+    }
+
+    fn commit(&self) -> Result<(), DiskError> {
+        btrfs::commit(self.root.as_fd()).at("commit", self.path.display())
     }
 
     fn limits(&self, place: &Place<'_>) -> Result<DiskLimits, DiskError> {

@@ -1,20 +1,32 @@
-//! The one background thread of a pool: it empties the trash and prepares warm disks, so that
-//! neither is waited for.
+//! The one background thread of a pool: it empties the trash, makes empty disks of removed ones,
+//! and prepares warm disks, so that none of that is waited for.
 
-use std::sync::{
-    Arc, Weak,
-    mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+use std::{
+    sync::{
+        Arc, Weak,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    time::Duration,
 };
 
-use crate::pool::Inner;
+use crate::pool::{Emptied, Inner};
 
 /// Most jobs that wait. A job that finds no room is done by whoever asked for it.
 const MAX_WAITING: usize = 4096;
+/// After this long without a job, what was put off is done.
+const QUIET: Duration = Duration::from_millis(100);
+/// Most removals that are put off until then. Each costs btrfs a commit in the background, which
+/// is better spent while nobody waits for another.
+const MAX_PUT_OFF: usize = 64;
 
 #[derive(Debug)]
 pub(crate) enum Job {
-    /// Remove this name from the trash.
-    Empty(String),
+    /// Remove a disk from the trash.
+    Empty {
+        name: String,
+        /// Nothing else can hold anything of it: it may become an empty disk.
+        recycle: bool,
+    },
     /// Make warm disks until there are as many as wanted.
     Warm,
 }
@@ -56,14 +68,78 @@ impl Drop for Janitor {
 }
 
 fn work(pool: &Weak<Inner>, waiting: &Receiver<Job>) {
-    while let Ok(job) = waiting.recv() {
-        let Some(pool) = pool.upgrade() else { return };
-        let done = match &job {
-            Job::Empty(name) => pool.empty(name),
-            Job::Warm => pool.refill(),
+    let mut put_off = PutOff::default();
+    loop {
+        let job = if put_off.is_empty() {
+            waiting.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            waiting.recv_timeout(QUIET)
         };
-        if let Err(error) = done {
-            tracing::warn!(%error, ?job, "a disk job failed; the next start does it again");
+        let Some(pool) = pool.upgrade() else { return };
+        match job {
+            Ok(Job::Warm) => {
+                put_off.shelve(&pool, false);
+                if let Err(error) = pool.refill() {
+                    tracing::warn!(%error, "no empty disks are made in advance");
+                }
+            }
+            Ok(Job::Empty { name, recycle }) => put_off.take(&pool, name, recycle),
+            Err(RecvTimeoutError::Timeout) => {
+                put_off.shelve(&pool, true);
+                put_off.remove(&pool);
+            }
+            Err(RecvTimeoutError::Disconnected) => return put_off.end(&pool),
         }
+    }
+}
+
+/// What lies in the trash and is not done with.
+#[derive(Debug, Default)]
+struct PutOff {
+    /// To be removed.
+    removals: Vec<String>,
+    /// Empty, and to be put on the shelf when that is on the disk.
+    emptied: Vec<Emptied>,
+}
+
+impl PutOff {
+    fn is_empty(&self) -> bool {
+        self.removals.is_empty() && self.emptied.is_empty()
+    }
+
+    fn take(&mut self, pool: &Inner, name: String, recycle: bool) {
+        let emptied = if recycle { pool.recycle(&name) } else { None };
+        if let Some(emptied) = emptied {
+            self.emptied.push(emptied);
+            pool.set_coming(self.emptied.len());
+            return self.shelve(pool, false);
+        }
+        self.removals.push(name);
+        if self.removals.len() >= MAX_PUT_OFF || !pool.may_put_off_removals() {
+            self.remove(pool);
+        }
+    }
+
+    /// Puts on the shelf what can be put there. `now`: sees to it that all can.
+    fn shelve(&mut self, pool: &Inner, now: bool) {
+        if self.emptied.is_empty() {
+            return;
+        }
+        self.removals.extend(pool.shelve(&mut self.emptied, now));
+        pool.set_coming(self.emptied.len());
+    }
+
+    fn remove(&mut self, pool: &Inner) {
+        for name in self.removals.drain(..) {
+            if let Err(error) = pool.empty(&name) {
+                tracing::warn!(%error, name, "not removed; the next start does it again");
+            }
+        }
+    }
+
+    fn end(&mut self, pool: &Inner) {
+        self.shelve(pool, true);
+        self.removals.extend(self.emptied.drain(..).map(|emptied| emptied.name));
+        self.remove(pool);
     }
 }

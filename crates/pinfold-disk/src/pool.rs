@@ -1,6 +1,7 @@
 //! A pool of disks: names, shelves and the order of steps. How a disk is made is the backend's.
 
 mod inner;
+mod recycle;
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub(crate) use inner::Inner;
+pub(crate) use recycle::Emptied;
 
 /// Most threads that make the clones of one [`Pool::clone_many`]: snapshots that are asked for at
 /// the same time share one commit.
@@ -268,9 +270,10 @@ impl Pool {
         Ok(inner.backend.unmount()?)
     }
 
-    /// Removes what is at `place` in one step: by itself, or by moving it to the trash.
+    /// Removes what is at `place` in one step: by moving it to the trash, or by itself when it is
+    /// a snapshot, which btrfs does not let be moved.
     fn discard(&self, place: &Place<'_>, id: &str) -> Result<(), DiskError> {
-        if self.inner.backend.destroys_atomically() {
+        if place.shelf == Shelf::Snapshots && self.inner.backend.destroys_atomically() {
             return self.inner.backend.destroy(place);
         }
         let trash = self.inner.layout.attempt(Shelf::Trash, id);
@@ -279,8 +282,10 @@ impl Pool {
             Err(DiskError::Missing(_)) => return Ok(()),
             Err(error) => return Err(error),
         }
-        match self.janitor.give(Job::Empty(trash.name)) {
-            Err(Job::Empty(name)) => self.inner.empty(&name),
+        // What a restore replaced has been copied: only a removed disk may become an empty one.
+        let recycle = place.shelf == Shelf::Disks && self.inner.forget_source(id);
+        match self.janitor.give(Job::Empty { name: trash.name, recycle }) {
+            Err(Job::Empty { name, .. }) => self.inner.empty(&name),
             Ok(()) | Err(Job::Warm) => Ok(()),
         }
     }

@@ -54,6 +54,8 @@ const QGROUP_LIMIT_SET: u64 = request(READ, 43, size_of::<QgroupLimitArgs>());
 const QUOTA_RESCAN_WAIT: u64 = request(0, 46, 0);
 const FS_INFO: u64 = request(READ, 31, size_of::<FsInfoArgs>());
 const SYNC: u64 = request(0, 8, 0);
+const WAIT_SYNC: u64 = request(WRITE, 22, 8);
+const START_SYNC: u64 = request(READ, 24, 8);
 
 #[repr(C)]
 struct VolumeArgs {
@@ -298,6 +300,14 @@ pub fn filesystem_uuid(inside: BorrowedFd<'_>) -> io::Result<String> {
 /// Commits the running transaction: everything done so far survives a power loss.
 pub fn sync(inside: BorrowedFd<'_>) -> io::Result<()> {
     call(inside, SYNC, std::ptr::null_mut::<u8>()).map(drop)
+}
+
+/// Commits the running transaction, as [`sync`] does, but without first writing what files have
+/// in memory.
+pub fn commit(inside: BorrowedFd<'_>) -> io::Result<()> {
+    let mut transaction = 0_u64;
+    call(inside, START_SYNC, &raw mut transaction)?;
+    call(inside, WAIT_SYNC, &raw mut transaction).map(drop)
 }
 
 /// Switches quotas on. EINVAL or ENOTTY: this kernel does not know the mode.

@@ -11,11 +11,23 @@ pub(super) struct Now {
     pub(super) reserved_metadata: u64,
 }
 
+fn number(path: &str) -> Option<u64> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The transaction that runs, or ran last.
+pub(super) fn generation(uuid: &str) -> Option<u64> {
+    number(&format!("/sys/fs/btrfs/{uuid}/generation"))
+}
+
+/// Size of a block of the trees: what an empty subvolume is charged.
+pub(super) fn node_bytes(uuid: &str) -> Option<u64> {
+    number(&format!("/sys/fs/btrfs/{uuid}/nodesize"))
+}
+
 pub(super) fn usage(uuid: &str, id: u64) -> Option<Now> {
     let directory = format!("/sys/fs/btrfs/{uuid}/qgroups/0_{id}");
-    let read = |name: &str| -> Option<u64> {
-        std::fs::read_to_string(format!("{directory}/{name}")).ok()?.trim().parse().ok()
-    };
+    let read = |name: &str| number(&format!("{directory}/{name}"));
     Some(Now {
         referenced: read("referenced")?,
         exclusive: read("exclusive")?,

@@ -1,5 +1,6 @@
 //! The part of a pool that its background thread shares.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -21,24 +22,28 @@ pub(crate) struct Inner {
     min_free_bytes: u64,
     warm: Mutex<Warm>,
     making: RwLock<()>,
+    /// Disks that were copied since the start. An earlier one's copies are found by the charge.
+    sources: Mutex<HashSet<String>>,
     /// Something half made may lie about: found at the start, or it could not be cleaned up.
     leftovers: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Warm {
-    wanted: usize,
-    limits: DiskLimits,
-    slots: usize,
-    ready: Vec<WarmDisk>,
+pub(super) struct Warm {
+    pub(super) wanted: usize,
+    pub(super) limits: DiskLimits,
+    pub(super) slots: usize,
+    pub(super) ready: Vec<WarmDisk>,
+    /// Removed disks that are being made empty ones.
+    pub(super) coming: usize,
     made: u64,
 }
 
 #[derive(Clone, Debug)]
-struct WarmDisk {
-    name: String,
-    limits: DiskLimits,
-    slots: usize,
+pub(super) struct WarmDisk {
+    pub(super) name: String,
+    pub(super) limits: DiskLimits,
+    pub(super) slots: usize,
 }
 
 impl Inner {
@@ -53,6 +58,7 @@ impl Inner {
             min_free_bytes,
             warm: Mutex::default(),
             making: RwLock::default(),
+            sources: Mutex::default(),
             leftovers: AtomicBool::new(false),
         };
         inner.adopt_warm()?;
@@ -99,14 +105,24 @@ impl Inner {
         self.making.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn warm(&self) -> MutexGuard<'_, Warm> {
+    pub(super) fn warm(&self) -> MutexGuard<'_, Warm> {
         // The lists inside are whole between any two statements.
         self.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn sources(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn wants_warm(&self) -> bool {
         let warm = self.warm();
-        warm.ready.len() < warm.wanted
+        warm.ready.len() + warm.coming < warm.wanted
+    }
+
+    pub(super) fn warm_name(&self) -> String {
+        let mut warm = self.warm();
+        warm.made += 1;
+        format!("warm-{}-{}", std::process::id(), warm.made)
     }
 
     /// The disk or snapshot with this id.
@@ -222,6 +238,7 @@ impl Inner {
         if to.exists() {
             return Err(DiskError::Exists(id.into()));
         }
+        self.shared(&from.name);
         if self.backend.copies_atomically() && copying.limits.is_none() {
             return self.backend.copy(from, to, copying);
         }
@@ -251,6 +268,9 @@ impl Inner {
         if place.exists() {
             return Err(DiskError::Exists(to.into()));
         }
+        if source.shelf == Shelf::Disks {
+            self.shared(from);
+        }
         let fresh = self.layout.attempt(Shelf::Partial, to);
         let made = self
             .backend
@@ -272,17 +292,16 @@ impl Inner {
     /// Makes warm disks until there are as many as wanted.
     pub(crate) fn refill(&self) -> Result<(), DiskError> {
         for _ in 0..MAX_WARM {
-            let (limits, slots, number) = {
-                let mut warm = self.warm();
-                if warm.ready.len() >= warm.wanted {
-                    return Ok(());
-                }
-                warm.made += 1;
-                (warm.limits, warm.slots, warm.made)
+            if !self.wants_warm() {
+                return Ok(());
+            }
+            let (limits, slots) = {
+                let warm = self.warm();
+                (warm.limits, warm.slots)
             };
             self.check_room()?;
             let _making = self.making();
-            let name = format!("warm-{}-{number}", std::process::id());
+            let name = self.warm_name();
             let place = self.layout.at(Shelf::Warm, &name);
             let fresh = self.layout.attempt(Shelf::Partial, &name);
             self.finish(self.backend.create(&fresh, &limits, slots), &fresh, &place)?;

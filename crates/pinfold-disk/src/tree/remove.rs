@@ -24,28 +24,41 @@ pub(crate) fn tree(place: &Place<'_>) -> Result<(), DiskError> {
         Err(DiskError::Missing(_)) => return Ok(()),
         other => other?,
     };
-    let mut flat = Flat { top, number: 0, waiting: Vec::new() };
-    // What an earlier removal that was cut short had moved already is found here by its name.
-    let again = flat.top.try_clone().at("open", path.display())?;
-    flat.empty(&again).at("empty", path.display())?;
-    while let Some(name) = flat.waiting.pop() {
-        let directory = match rustix::fs::openat(&flat.top, &name, DIRECTORY, Mode::empty()) {
-            Err(Errno::NOENT) => continue,
-            other => other.at("open", path.display())?,
-        };
-        flat.empty(&directory).at("empty", path.display())?;
-        rustix::fs::unlinkat(&flat.top, &name, AtFlags::REMOVEDIR).at("remove", path.display())?;
-    }
+    contents(top, usize::MAX).at("empty", path.display())?;
     match rustix::fs::unlinkat(place.directory(), &place.name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error).at("remove", path.display()),
     }
 }
 
+/// Removes all that the directory `top` holds, but gives up after `most` entries: whether nothing
+/// is left.
+pub(crate) fn contents(top: OwnedFd, most: usize) -> rustix::io::Result<bool> {
+    let mut flat = Flat { top, number: 0, waiting: Vec::new(), left: most };
+    // What an earlier removal that was cut short had moved already is found here by its name.
+    let again = rustix::fs::openat(&flat.top, ".", DIRECTORY, Mode::empty())?;
+    flat.empty(&again)?;
+    while flat.left > 0
+        && let Some(name) = flat.waiting.pop()
+    {
+        let directory = match rustix::fs::openat(&flat.top, &name, DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT) => continue,
+            other => other?,
+        };
+        flat.empty(&directory)?;
+        if flat.left > 0 {
+            rustix::fs::unlinkat(&flat.top, &name, AtFlags::REMOVEDIR)?;
+        }
+    }
+    Ok(flat.left > 0)
+}
+
 struct Flat {
     top: OwnedFd,
     number: u64,
     waiting: Vec<Vec<u8>>,
+    /// Entries that may still be removed.
+    left: usize,
 }
 
 impl Flat {
@@ -54,12 +67,15 @@ impl Flat {
         let reading = rustix::fs::openat(directory, ".", DIRECTORY, Mode::empty())?;
         let mut buffer = Vec::with_capacity(32 << 10);
         let mut entries = RawDir::new(&reading, buffer.spare_capacity_mut());
-        while let Some(entry) = entries.next() {
+        while self.left > 0
+            && let Some(entry) = entries.next()
+        {
             let entry = entry?;
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
+            self.left -= 1;
             if entry.file_type() != FileType::Directory {
                 match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
                     Ok(()) | Err(Errno::NOENT) => continue,
@@ -68,7 +84,11 @@ impl Flat {
                     Err(error) => return Err(error),
                 }
             }
-            self.flatten(directory, name)?;
+            match rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                // It holds something, or is not its owner's to write.
+                Err(_) => self.flatten(directory, name)?,
+            }
         }
         Ok(())
     }

@@ -8,5 +8,6 @@ mod btrfs;
 mod contract;
 mod names;
 mod recovery;
+mod recycle;
 mod support;
 mod user;
