@@ -276,10 +276,11 @@ pub(crate) fn end_with_nothing_left(home: &Home, names: &[String]) {
     }
     // In good order, so that what it kept ready for others goes as well.
     for pid in home.leftovers().processes.into_iter().filter(|pid| Victim::Server.is(*pid)) {
-        let pid = Pid::from_raw(pid).expect("a pid");
-        kill_process(pid, Signal::TERM).expect("the server is ours");
+        let target = Pid::from_raw(pid).expect("a pid");
+        kill_process(target, Signal::TERM).expect("the server is ours");
         until("the server's end", Duration::from_secs(30), || {
-            rustix::process::test_kill_process(pid).is_err().then_some(())
+            // What nobody has collected yet has no command line any more.
+            (!Victim::Server.is(pid)).then_some(())
         });
     }
     let disks = || -> Vec<String> {
