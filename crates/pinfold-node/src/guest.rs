@@ -21,7 +21,6 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 mod call;
-pub(crate) mod channel;
 mod dial;
 mod exec;
 mod link;

@@ -41,6 +41,7 @@
 mod activity;
 mod boot;
 mod build;
+mod channel;
 mod doctor;
 mod exec;
 mod files;

@@ -12,7 +12,7 @@ use pinfold_types::{Error, ErrorCode, Result, workspace::Walls};
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 
-use crate::guest::{Guest, channel::LastFailure};
+use crate::{channel::LastFailure, guest::Guest};
 
 /// Longest wait for processes that were killed to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(10);
