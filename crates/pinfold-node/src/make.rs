@@ -30,7 +30,7 @@ pub(crate) use plan::{DiskFrom, Draft, Plan};
 enum Begin {
     Stopped,
     Boot,
-    Ready(Ready),
+    Ready(Box<Ready>),
 }
 
 impl LocalNode {
@@ -59,21 +59,19 @@ impl Inner {
     {
         let Plan { mut reservation, hold: _hold, mut row, env, command_env, disk, start, like } =
             plan;
-        let begin = match like.as_ref().and_then(|kind| self.take_ready(kind)) {
-            Some((ready, name)) => {
-                row.id = ready.id;
-                row.name = name.name().clone();
-                row.uid_slot = ready.slot;
-                row.secret = Some(ready.secret.clone());
-                reservation = name;
-                Begin::Ready(ready)
+        let taken = like.as_ref().and_then(|kind| self.take_ready(kind));
+        let begin = if let Some((ready, name)) = taken {
+            row.id = ready.id;
+            row.name = name.name().clone();
+            row.uid_slot = ready.slot;
+            row.secret = Some(ready.secret.clone());
+            reservation = name;
+            Begin::Ready(Box::new(ready))
+        } else {
+            if self.mode == Mode::Root {
+                row.uid_slot = Some(self.uid_slot().await?);
             }
-            None => {
-                if self.mode == Mode::Root {
-                    row.uid_slot = Some(self.uid_slot().await?);
-                }
-                if start { Begin::Boot } else { Begin::Stopped }
-            }
+            if start { Begin::Boot } else { Begin::Stopped }
         };
         let made =
             self.make_recorded(&mut row, (env.clone(), command_env.clone()), disk, begin, first);
@@ -115,16 +113,16 @@ impl Inner {
             row.secret = Some(new_secret()?);
         }
         let row = &*row;
-        let begun = Instant::now();
+        let since = Instant::now();
         let record = async {
             let recorded = self.store.insert_workspace(row).await;
-            tracing::debug!(id = %row.id, after = ?begun.elapsed(), "recorded");
+            tracing::debug!(id = %row.id, after = ?since.elapsed(), "recorded");
             recorded
         };
         let work = async {
             let id = row.id;
             let live = self.begin(row, envs, disk, begin).await?;
-            tracing::debug!(%id, after = ?begun.elapsed(), "begun");
+            tracing::debug!(%id, after = ?since.elapsed(), "begun");
             match first(live.clone()).await {
                 Ok(value) => Ok((live, value)),
                 Err(failed) => {
