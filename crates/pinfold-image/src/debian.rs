@@ -36,6 +36,11 @@ const TIME: Duration = Duration::from_hours(1);
 const IDS_BASE: u32 = 0x6fff_0000;
 /// How many.
 const IDS: u32 = 65_536;
+/// An archive's keys, for the tool.
+const KEYRING: &str = "keyring.gpg";
+/// Most bytes of them.
+const MAX_KEYRING_BYTES: u64 = 4 << 20;
+
 /// The release of the default image on a machine that is no Debian.
 const RELEASE: &str = "bookworm";
 
@@ -128,7 +133,7 @@ async fn make(
     progress: &Progress,
 ) -> Result<ImageInfo> {
     let suite = wanted.suite.as_str();
-    let sources = Sources::choose(
+    let mut sources = Sources::choose(
         store.config(),
         store.egress(),
         store.host_root(),
@@ -140,6 +145,12 @@ async fn make(
     let (tar, room) = (work.tree().join("root.tar"), work.tree().join("tmp"));
     let out = std::fs::File::create(&tar).map_err(ImageError::io("write", &tar))?;
     files::make_dir(&room, 0o700)?;
+    if let Some(keyring) = sources.keyring.as_mut().filter(|_| store.mode() == Mode::Root) {
+        // The tool may not reach it where it lies: here it does, as /tmp.
+        let keys = files::read_bounded(keyring, MAX_KEYRING_BYTES)?;
+        files::write_file(&room.join(KEYRING), &keys, 0o644)?;
+        *keyring = Path::new("/tmp").join(KEYRING);
+    }
     let mut command = tool.command(store.mode(), &wanted, &sources);
     command.envs(tool::proxies().await);
     if store.mode() == Mode::Root {

@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pinfold_types::image::ImageDefaults;
+use pinfold_types::{Error, image::ImageDefaults};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -110,13 +110,25 @@ impl<'a> Host<'a> {
 
     /// Makes the skeleton in the empty directory `tree`.
     pub(crate) fn build(self, tree: &Path, hide_private: bool) -> Result<()> {
+        // Looking through all of `/usr` takes about as long as everything else.
+        let (hidden, made) = std::thread::scope(|scope| {
+            let search = scope.spawn(|| mask::find(self.root, hide_private));
+            let made = self.skeleton(tree);
+            (search.join(), made)
+        });
+        made?;
+        let hidden =
+            hidden.map_err(|_| Error::internal("the search for private files stopped"))??;
+        mask::write(self.root, tree, &hidden)
+    }
+
+    fn skeleton(self, tree: &Path) -> Result<()> {
         self.roots(tree)?;
         let accounts = accounts::write(tree)?;
         let database = dpkg::Database::read(self.root)?;
         etc::write(self.root, tree, &database)?;
         apt::write(self.root, tree)?;
-        var::write(self.root, tree, &accounts)?;
-        mask::write(self.root, tree, hide_private)
+        var::write(self.root, tree, &accounts)
     }
 
     fn roots(self, tree: &Path) -> Result<()> {
@@ -193,7 +205,7 @@ fn copy_public_file(source: &Path, target: &Path) -> Result<bool> {
 fn holds_key(content: &[u8]) -> bool {
     [&b"PRIVATE KEY-----"[..], b"PuTTY-User-Key-File"]
         .iter()
-        .any(|mark| content.windows(mark.len()).any(|at| at == *mark))
+        .any(|mark| memchr::memmem::find(content, mark).is_some())
 }
 
 /// Sorted entries of a directory; empty when it is not there.

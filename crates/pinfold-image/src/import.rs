@@ -90,13 +90,10 @@ impl ImageStore {
     ) -> Result<LayerMeta> {
         let lock = incoming.diff.map(|diff| self.layer_lock(diff.as_str()));
         let _one = lock.as_ref().map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some(diff) = incoming.diff {
-            for digest in [diff.to_string(), adopted_digest(diff.as_str(), incoming.below)] {
-                pins.add(&digest);
-                if let Some(meta) = self.layers().get(&digest) {
-                    return Ok(meta);
-                }
-            }
+        if let Some(diff) = incoming.diff
+            && let Some(meta) = self.find_layer(pins, diff, incoming.below)
+        {
+            return Ok(meta);
         }
         let draft = self.layers().draft()?;
         let config = self.config();
@@ -137,6 +134,26 @@ impl ImageStore {
         pins.add(&meta.digest);
         self.layers().keep(draft, &meta)?;
         Ok(meta)
+    }
+
+    /// The layer that unpacking `diff` on those `below` gives, when it is here; it stays.
+    fn find_layer(&self, pins: &Pins, diff: &Digest, below: &[String]) -> Option<LayerMeta> {
+        [diff.to_string(), adopted_digest(diff.as_str(), below)].iter().find_map(|digest| {
+            pins.add(digest);
+            self.layers().get(digest)
+        })
+    }
+
+    /// Whether the last of these layers, lowest first, is here on those below it.
+    pub(crate) fn is_here(&self, pins: &Pins, diffs: &[Digest]) -> bool {
+        let mut below: Vec<String> = Vec::with_capacity(diffs.len());
+        for diff in diffs {
+            match self.find_layer(pins, diff, &below) {
+                Some(meta) => below.push(meta.digest),
+                None => return false,
+            }
+        }
+        true
     }
 
     /// Makes the record of an image whose layers are here.

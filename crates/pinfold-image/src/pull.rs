@@ -73,13 +73,16 @@ impl ImageStore {
         let parts: Vec<(Descriptor, Digest)> =
             manifest.layers.into_iter().zip(config.rootfs.diff_ids.iter().cloned()).collect();
         let count = parts.len();
-        let mut ready = stream::iter(parts)
-            .map(|(blob, diff)| {
+        let diffs: Arc<Vec<Digest>> =
+            Arc::new(parts.iter().map(|(_, diff)| diff.clone()).collect());
+        let mut ready = stream::iter(parts.into_iter().enumerate())
+            .map(|(place, (blob, diff))| {
                 let (store, repository) = (self.clone(), Arc::clone(&repository));
                 let (pins, progress) = (Arc::clone(&pins), progress.clone());
+                let diffs = Arc::clone(&diffs);
                 async move {
-                    pins.add(diff.as_str());
-                    let path = store.fetch(&repository, &blob, &diff, &progress).await?;
+                    let here = || store.is_here(&pins, &diffs[..=place]);
+                    let path = store.fetch(&repository, &blob, here, &progress).await?;
                     Ok::<_, ImageError>((blob, diff, path))
                 }
             })
@@ -104,12 +107,12 @@ impl ImageStore {
         &self,
         repository: &Repository,
         blob: &Descriptor,
-        diff: &Digest,
+        here: impl Fn() -> bool,
         progress: &Progress,
     ) -> Result<Option<PathBuf>> {
         let lock = self.blob_lock(blob.digest.as_str());
         let _one = lock.lock().await;
-        if self.layers().get(diff.as_str()).is_some() {
+        if here() {
             return Ok(None);
         }
         let path = self.blob_path(&blob.digest);

@@ -141,8 +141,8 @@ pub struct ImagesConfig {
     pub registries: BTreeMap<String, RegistryConfig>,
     /// Debian mirror for `image import debian:…`.
     pub debian_mirror: Option<String>,
-    /// Keys (OpenPGP, binary, world-readable) of a `debian_mirror` that is not signed by Debian.
-    /// Absent: the keys that this machine's apt trusts.
+    /// Keys (`OpenPGP`, binary) of a `debian_mirror` that Debian does not sign; images made of it
+    /// trust them too. Absent: the keys that this machine's apt trusts.
     pub debian_keyring: Option<PathBuf>,
     /// Most unpacked bytes of one image.
     pub max_image_bytes: u64,

@@ -46,10 +46,12 @@ impl Report {
             self.why.get_or_insert_with(|| why.to_owned());
         }
         if let Some(said) = text.strip_prefix("I: ") {
-            let worth = !["Retrieving", "Validating", "Extracting", "Unpacking", "Configuring"]
-                .iter()
-                .any(|often| said.starts_with(often))
-                && !said.contains("tempdir");
+            let often = ["Retrieving", "Validating", "Extracting", "Unpacking", "Configuring"];
+            let worth = said != "done"
+                && !often.iter().chain(&["success in"]).any(|often| said.starts_with(often))
+                && !["tempdir", "hook", "signed-by", "architecture"]
+                    .iter()
+                    .any(|dull| said.contains(dull));
             return worth.then(|| ImageProgress::Step { message: said.to_owned() });
         }
         if let Some((_, rest)) = text.split_once(" upgraded, ") {

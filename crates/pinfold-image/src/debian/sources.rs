@@ -21,7 +21,8 @@ pub(super) struct Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sources {
     pub list: Vec<Source>,
-    /// Keys of an archive that is not Debian's. Absent: those that this machine's apt trusts.
+    /// Keys of an archive that is not Debian's, where the tool finds them. Absent: those that
+    /// this machine's apt trusts. The image trusts them too.
     pub keyring: Option<PathBuf>,
 }
 
@@ -75,13 +76,7 @@ impl Sources {
 
     /// Lines of sources.list(5).
     pub(super) fn lines(&self) -> Vec<String> {
-        let signed = self
-            .keyring
-            .as_ref()
-            .map(|path| format!("[signed-by={}] ", path.display()))
-            .unwrap_or_default();
-        let line = |source: &Source| format!("deb {signed}{} {} main", source.uri, source.suite);
-        self.list.iter().map(line).collect()
+        self.list.iter().map(|source| format!("deb {} {} main", source.uri, source.suite)).collect()
     }
 
     /// The archive of the release itself.
@@ -145,7 +140,7 @@ mod tests {
         config.debian_mirror = Some("http://127.0.0.1:8000/debian/".into());
         config.debian_keyring = Some("/srv/key.gpg".into());
         let found = choose(&config, dir.path(), None).await.expect("the configured one");
-        let line = "deb [signed-by=/srv/key.gpg] http://127.0.0.1:8000/debian bookworm main";
-        assert_eq!(found.lines(), [line]);
+        assert_eq!(found.lines(), ["deb http://127.0.0.1:8000/debian bookworm main"]);
+        assert_eq!(found.keyring.as_deref(), Some(Path::new("/srv/key.gpg")));
     }
 }

@@ -1,6 +1,6 @@
 //! The command lines: mmdebstrap, or debootstrap where only that is installed.
 
-use std::path::Path;
+use std::{ffi::OsString, path::Path};
 
 use pinfold_types::{Error, ErrorCode, Mode};
 use tokio::process::Command;
@@ -12,6 +12,10 @@ use crate::{error::Result, host::apt};
 const AGENT: &str = "chroot \"$1\" useradd --create-home --uid 1000 --shell /bin/bash agent && \
 chroot \"$1\" install -d -o agent -g agent /workspace";
 
+/// Makes apt inside trust the keys of the archive.
+const TRUST: &str = "--customize-hook=install -D -m 0644 \"$KEYRING\" \
+\"$1/etc/apt/trusted.gpg.d/mirror.gpg\"";
+
 /// Waits for the id maps, becomes root inside (an unprivileged id outside), and keeps temporary
 /// files in the directory it was started in, since it may write nowhere else.
 const ENTER: &str = "echo ready >&2; read -r go; \
@@ -20,7 +24,8 @@ exec setpriv --reuid 0 --regid 0 --clear-groups sh -c \
 
 /// debootstrap(8) and what mmdebstrap does around it: the release, updates and further packages
 /// by apt, nothing left of the work, one tar. `$1` suite, `$2` archive, `$3` keyring, `$4` lines
-/// of sources.list, `$5` packages, `$6` `agent` or nothing. debootstrap cannot make device nodes
+/// of sources.list, `$5` packages, `$6` `agent` or nothing, `$7` `own` for a keyring that is not
+/// Debian's. debootstrap cannot make device nodes
 /// in a user namespace; it uses those that are there, so this machine's are bound in.
 const DEBOOTSTRAP: &str = r#"
 set -eu
@@ -34,7 +39,9 @@ https=
 case "$2" in https:*) https=--include=ca-certificates ;; esac
 container=lxc debootstrap --variant=minbase --force-check-gpg --keyring="$3" $https "$1" "$root" "$2" >&2
 printf '%s\n' "$4" >"$root/etc/apt/sources.list"
-case "$4" in *"signed-by=$3]"*) install -D -m 0644 "$3" "$root$3" ;; esac
+if [ "$7" = own ]; then
+    install -D -m 0644 "$3" "$root/etc/apt/trusted.gpg.d/mirror.gpg"
+fi
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
 chmod 0755 "$root/usr/sbin/policy-rc.d"
@@ -117,15 +124,15 @@ impl Tool {
                 command.args(["-c", "echo ready >&2; read -r go; exec \"$@\" </dev/null", "sh"]);
             }
         }
-        match self {
-            Self::Mmdebstrap => mmdebstrap(&mut command, mode, wanted, sources),
-            Self::Debootstrap => debootstrap(&mut command, wanted, sources),
-        }
         command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LANG", "C.UTF-8")
             .env("HOME", "/");
+        match self {
+            Self::Mmdebstrap => mmdebstrap(&mut command, mode, wanted, sources),
+            Self::Debootstrap => debootstrap(&mut command, wanted, sources),
+        }
         command
     }
 }
@@ -134,9 +141,13 @@ fn mmdebstrap(command: &mut Command, mode: Mode, wanted: &Wanted, sources: &Sour
     let mode = if mode == Mode::Root { "--mode=root" } else { "--mode=unshare" };
     command.args(["mmdebstrap", mode, "--verbose", "--variant=minbase", "--format=tar"]);
     if let Some(keyring) = &sources.keyring {
-        let mut option = std::ffi::OsString::from("--keyring=");
+        let mut option = OsString::from("--keyring=");
         option.push(keyring);
         command.arg(option);
+        // A hook with a space in it is run by sh, with the root as `$1`; the path comes in by the
+        // environment, because it may have any character.
+        command.env("KEYRING", keyring);
+        command.arg(TRUST);
     }
     if !wanted.packages.is_empty() {
         command.arg(format!("--include={}", wanted.packages.join(",")));
@@ -156,7 +167,8 @@ fn debootstrap(command: &mut Command, wanted: &Wanted, sources: &Sources) {
         .arg(keyring)
         .arg(sources.lines().join("\n"))
         .arg(wanted.packages.join(" "))
-        .arg(if wanted.agent { "agent" } else { "" });
+        .arg(if wanted.agent { "agent" } else { "" })
+        .arg(if sources.keyring.is_some() { "own" } else { "" });
 }
 
 fn find(program: &str) -> bool {
@@ -230,6 +242,7 @@ mod tests {
             "deb http://a.org/d sid main\ndeb http://a.org/d sid-updates main".to_owned(),
             "git jq".to_owned(),
             "agent".to_owned(),
+            String::new(),
         ]));
     }
 }

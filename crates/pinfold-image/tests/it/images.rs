@@ -10,7 +10,7 @@ use pinfold_types::{
 use tokio::sync::mpsc;
 
 use crate::{
-    fake::{arch, digest, image},
+    fake::{Image, arch, digest, image},
     support::{Tar, open},
 };
 
@@ -28,7 +28,11 @@ fn tars() -> Vec<Vec<u8>> {
 
 /// An OCI layout on disk.
 fn layout(dir: &Path, architecture: &str) {
-    let image = image(&tars(), architecture);
+    write_layout(dir, &image(&tars(), architecture));
+}
+
+/// An image as an OCI layout on disk.
+pub(crate) fn write_layout(dir: &Path, image: &Image) {
     let blobs = dir.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("made");
     for blob in image.blobs.iter().chain([&image.config, &image.manifest]) {
