@@ -7,11 +7,14 @@
 
 use std::{
     io::Read,
+    os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
+    thread::JoinHandle,
 };
 
 use pinfold_types::subids::{SUB_IDS, sub_id_mend, sub_id_range};
+use rustix::process::{Pid, Signal};
 
 use crate::error::{At, DiskError};
 
@@ -89,30 +92,37 @@ impl SubIds {
             .env_clear()
             .env("PATH", PATH)
             .env("LC_ALL", "C")
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .at("run", "unshare")?;
-        let read = |from: Option<&mut dyn Read>| -> Result<String, DiskError> {
-            let mut bytes = Vec::new();
-            if let Some(from) = from {
-                from.take(MAX_OUTPUT).read_to_end(&mut bytes).at("read from", "unshare")?;
-            }
-            Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
-        };
-        // stderr first and bounded: these programs say one short line or nothing on stdout.
-        let mut stderr = child.stderr.take();
-        let said = read(stderr.as_mut().map(|stderr| stderr as &mut dyn Read))?;
-        drop(stderr);
-        let mut stdout = child.stdout.take();
-        let answer = read(stdout.as_mut().map(|stdout| stdout as &mut dyn Read))?;
-        drop(stdout);
+        let answer = listen(child.stdout.take());
+        let said = listen(child.stderr.take());
         let status = child.wait().at("wait for", "unshare")?;
+        // Where it was refused its namespace, its own helper waits for ever and keeps our pipes.
+        if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+        let heard = |from: JoinHandle<String>| from.join().unwrap_or_default();
+        let (answer, said) = (heard(answer), heard(said));
         if status.success() {
             Ok(answer)
         } else {
             Err(DiskError::Helper(pinfold_types::name::excerpt(&said)))
         }
     }
+}
+
+/// Reads all that a helper says, and keeps the first of it.
+fn listen(from: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        if let Some(mut from) = from {
+            let _ = (&mut from).take(MAX_OUTPUT).read_to_end(&mut kept);
+            let _ = std::io::copy(&mut from, &mut std::io::sink());
+        }
+        String::from_utf8_lossy(&kept).trim().to_owned()
+    })
 }
