@@ -13,6 +13,7 @@ mod idempotency;
 mod layers;
 mod listen;
 pub mod problem;
+mod range;
 mod reply;
 mod routes;
 mod streams;

@@ -71,6 +71,8 @@ codes! {
     TooLarge = "too_large", 413, 6;
     /// The body has a content type that this operation does not take.
     UnsupportedMedia = "unsupported_media", 415, 2;
+    /// The range asked for begins after the end.
+    RangeNotSatisfiable = "range_not_satisfiable", 416, 2;
     /// Well formed, and still impossible.
     Unprocessable = "unprocessable", 422, 2;
     /// A rate or count limit was reached; retry later.

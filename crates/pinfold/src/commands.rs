@@ -2,6 +2,7 @@
 
 mod archive;
 mod attack;
+mod completions;
 mod copy;
 mod exec;
 mod fork;
@@ -91,9 +92,9 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Doctor(args) => tools::doctor(context, &args).await,
         Command::Config(args) => done(tools::config(context, &args)),
         Command::Version => done(tools::version(context).await),
-        Command::Completions(args) => done(tools::completions(context, &args)),
+        Command::Completions(args) => done(completions::completions(context, &args)),
         Command::Man(args) => done(tools::man(context, &args)),
-        Command::Names(args) => done(tools::names(context, &args).await),
+        Command::Names(args) => done(completions::names(context, &args).await),
         Command::Up(_) => Err(Error::internal("the server is not a client command")),
     }
 }

@@ -1,14 +1,21 @@
 //! Files, archives and ports inside workspaces.
 
+use axum::response::IntoResponse;
+use http::{HeaderValue, StatusCode, header};
 use pinfold_auth::ops;
 use pinfold_control::{Node, Service};
+use pinfold_types::{Error, ErrorCode, files::ReadFile, name::excerpt};
 
 use crate::{
     call::{Call, read_query},
-    reply::{Reply, bytes, json, nothing},
+    range::{self, Wanted},
+    reply::{Failure, Reply, bytes, json, nothing},
     streams::{tunnel, watch as watching},
     upgrade::Upgrade,
 };
+
+/// Content of files.
+const BYTES: &str = "application/octet-stream";
 
 pub(super) async fn stat<N: Node>(service: Service<N>, call: Call<ops::FileStat>) -> Reply {
     let (grant, request) = call.query()?;
@@ -21,8 +28,55 @@ pub(super) async fn list<N: Node>(service: Service<N>, call: Call<ops::FileList>
 }
 
 pub(super) async fn read<N: Node>(service: Service<N>, call: Call<ops::FileRead>) -> Reply {
-    let (grant, request) = call.query()?;
-    Ok(bytes("application/octet-stream", service.read_file(grant, &request).await?))
+    let request: ReadFile = read_query(call.parts())?;
+    // A part named by the query is a whole of its own.
+    let part = request.offset.is_some() || request.length.is_some();
+    let asked = range::asked(&call.parts().headers).filter(|_| !part).map(str::to_owned);
+    let mut reply = match asked {
+        Some(asked) => return read_range(service, call, &request.path, &asked).await,
+        None => bytes(BYTES, service.read_file(call.grant(), &request).await?),
+    };
+    reply.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    Ok(reply)
+}
+
+async fn read_range<N: Node>(
+    service: Service<N>,
+    call: Call<ops::FileRead>,
+    path: &str,
+    asked: &str,
+) -> Reply {
+    let mut found = Wanted::Nothing;
+    let choose = |size| {
+        found = range::wanted(asked, size);
+        match found {
+            Wanted::Whole => Some((0, size)),
+            Wanted::Part { first, length } => Some((first, length)),
+            Wanted::Nothing => None,
+        }
+    };
+    let (size, stream) = service.read_file_part(call.grant(), path, choose).await?;
+    let span = match found {
+        Wanted::Part { first, length } => format!("bytes {first}-{}/{size}", first + length - 1),
+        Wanted::Whole | Wanted::Nothing => format!("bytes */{size}"),
+    };
+    let span = HeaderValue::from_str(&span).map_err(Error::internal)?;
+    let Some(stream) = stream else {
+        let message = format!("the file has {size} bytes: {:?} is beyond them", excerpt(asked));
+        let mut reply =
+            Failure(Error::new(ErrorCode::RangeNotSatisfiable, message)).into_response();
+        reply.headers_mut().insert(header::CONTENT_RANGE, span);
+        return Ok(reply);
+    };
+    let mut reply = bytes(BYTES, stream);
+    reply.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Wanted::Part { length, .. } = found {
+        *reply.status_mut() = StatusCode::PARTIAL_CONTENT;
+        reply.headers_mut().insert(header::CONTENT_RANGE, span);
+        // A file that got shorter meanwhile breaks the connection off.
+        reply.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Ok(reply)
 }
 
 pub(super) async fn write<N: Node>(service: Service<N>, call: Call<ops::FileWrite>) -> Reply {

@@ -98,6 +98,63 @@ async fn long_work_tells_every_step_and_ends_with_the_image_or_the_error() {
 }
 
 #[tokio::test]
+async fn an_image_may_be_called_like_an_operation_beside_it() {
+    let served = Served::start(8).await;
+    for name in ["pull", "import", "build", "prune", "host"] {
+        let path = format!("/api/v1/images/{name}");
+        let read = served.call("GET", &path).await;
+        assert_eq!(read.status, 200, "{name}: {}", read.text());
+        let removed = served.call("DELETE", &path).await;
+        assert_eq!(removed.status, 200, "{name}: {}", removed.text());
+        let export = served.call("GET", &format!("{path}/export")).await;
+        assert_eq!(export.status, 200, "{name}: {}", export.text());
+    }
+    assert_eq!(served.call("GET", "/api/v1/images/-x").await.status, 400);
+    assert_eq!(served.call("PATCH", "/api/v1/images/pull").await.status, 405);
+}
+
+#[tokio::test]
+async fn one_range_of_a_file_is_given_and_one_beyond_it_is_refused() {
+    let served = Served::start(8).await;
+    let read = |range: &'static str, query: &'static str| {
+        let served = &served;
+        async move {
+            let path = format!("/api/v1/workspaces/fix/files/content?path=/a{query}");
+            served.raw(&format!("GET {path} HTTP/1.1\r\n{range}"), b"").await
+        }
+    };
+    let whole = read("Accept: */*", "").await;
+    assert_eq!(whole.status, 200);
+    assert!(whole.head.contains("accept-ranges: bytes"), "{}", whole.head);
+    for (range, span, body) in [
+        ("Range: bytes=0-0", "bytes 0-0/3", "a"),
+        ("Range: bytes=1-", "bytes 1-2/3", "bc"),
+        ("Range: bytes=-2", "bytes 1-2/3", "bc"),
+        ("Range: bytes=1-99", "bytes 1-2/3", "bc"),
+    ] {
+        let part = read(range, "").await;
+        assert_eq!(part.status, 206, "{range}: {}", part.head);
+        assert!(part.head.contains(&format!("content-range: {span}")), "{}", part.head);
+        assert!(part.head.contains(&format!("content-length: {}", body.len())), "{}", part.head);
+        assert_eq!(part.text(), body);
+    }
+    let beyond = read("Range: bytes=3-", "").await;
+    assert_eq!(beyond.status, 416);
+    assert!(beyond.head.contains("content-range: bytes */3"), "{}", beyond.head);
+    assert_eq!(beyond.problem().code.as_str(), "range_not_satisfiable");
+    for (ignored, query) in [
+        ("Range: bytes=0-0,2-2", ""),
+        ("Range: lines=1-2", ""),
+        ("Range: bytes=0-0\r\nIf-Range: \"x\"", ""),
+        ("Range: bytes=0-0", "&length=2"),
+    ] {
+        let answer = read(ignored, query).await;
+        assert_eq!(answer.status, 200, "{ignored}");
+        assert!(!answer.head.contains("content-range"), "{}", answer.head);
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_breaks_is_cut_and_not_ended() {
     let served = Served::start(8).await;
     let whole = served.call("GET", "/api/v1/workspaces/fix/files/content?path=/a").await;

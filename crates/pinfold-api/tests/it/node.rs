@@ -295,13 +295,17 @@ impl Node for FakeNode {
         &self,
         reference: &str,
         path: &str,
-        _: u64,
-        _: Option<u64>,
+        offset: u64,
+        length: Option<u64>,
     ) -> Result<ByteStream> {
         known(reference)?;
         let broken = path == "/broken";
         let tail = broken.then(|| Err(Error::new(ErrorCode::Conflict, "it broke")));
-        let parts = [Ok(Bytes::from_static(b"abc"))].into_iter().chain(tail);
+        let whole = Bytes::from_static(b"abc");
+        let from = usize::try_from(offset).map_or(3, |offset| offset.min(3));
+        let many = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(3);
+        let parts =
+            [Ok(whole.slice(from..from.saturating_add(many).min(3)))].into_iter().chain(tail);
         Ok(Box::pin(stream::iter(parts)))
     }
     async fn write_file(

@@ -55,6 +55,30 @@ impl<N: Node> Service<N> {
         call.stream(result)
     }
 
+    /// A file's bytes, as many as `choose` wants when it is told how many there are: from an
+    /// offset on, so many; none for no bytes at all. Answers with the file's size too.
+    pub async fn read_file_part(
+        &self,
+        grant: Grant<ops::FileRead>,
+        path: &str,
+        choose: impl FnOnce(u64) -> Option<(u64, u64)> + Send,
+    ) -> Result<(u64, Option<Tracked<ByteStream>>)> {
+        ReadFile { path: path.to_owned(), offset: None, length: None }.check()?;
+        let call = self.enter(grant);
+        let node = self.node();
+        let facts = match node.stat_file(call.reference(), path).await {
+            Ok(facts) => facts,
+            Err(failed) => return call.end(Err(failed)),
+        };
+        match choose(facts.size_bytes) {
+            None => call.end(Ok((facts.size_bytes, None))),
+            Some((offset, length)) => {
+                let result = node.read_file(call.reference(), path, offset, Some(length)).await;
+                call.stream(result).map(|stream| (facts.size_bytes, Some(stream)))
+            }
+        }
+    }
+
     /// Writes a file.
     pub async fn write_file(
         &self,

@@ -3,7 +3,7 @@
 use http::Method;
 use pinfold_types::{
     ByteSize, Error, Result, SnapshotId,
-    api::{Page, Removed, RestoreWorkspace},
+    api::{Removed, RestoreWorkspace},
     snapshot::{CreateSnapshot, SnapshotInfo, SnapshotKind},
     workspace::WorkspaceInfo,
 };
@@ -14,7 +14,6 @@ use crate::{
         snapshot::{Snapshot, SnapshotCreate, SnapshotLs, SnapshotRestore, SnapshotRm},
         values::SnapshotRef,
     },
-    client::query,
     output::{
         human,
         table::{Cell, Table},
@@ -37,31 +36,12 @@ async fn create(context: &Context, args: SnapshotCreate) -> Result<()> {
     context.output.show(&made, |made| format!("{} {}\n", made.id, made.name))
 }
 
-/// All pages of a list of snapshots.
-async fn pages(context: &Context, path: &str) -> Result<Vec<SnapshotInfo>> {
-    let mut found = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut pairs = vec![("limit", "1000")];
-        if let Some(cursor) = &cursor {
-            pairs.push(("cursor", cursor));
-        }
-        let page: Page<SnapshotInfo> =
-            context.client.get(&format!("{path}{}", query(&pairs))).await?;
-        found.extend(page.items);
-        match page.next {
-            Some(next) => cursor = Some(next),
-            None => return Ok(found),
-        }
-    }
-}
-
 async fn ls(context: &Context, args: &SnapshotLs) -> Result<()> {
     let path = args
         .workspace
         .as_ref()
         .map_or("/api/v1/snapshots".to_owned(), |name| workspace_path(name, "/snapshots"));
-    let found = pages(context, &path).await?;
+    let found: Vec<SnapshotInfo> = context.client.pages(&path).await?;
     workspace::listed(context, found, |found| {
         let headings = &["ID", "NAME", "WORKSPACE", "AGE", "SIZE", "OWN", "METHOD"];
         let mut table = Table::new(context.output.color(), headings);
@@ -111,7 +91,8 @@ pub(super) async fn resolve(context: &Context, reference: &SnapshotRef) -> Resul
     match reference {
         SnapshotRef::Id(id) => Ok(*id),
         SnapshotRef::Named(workspace, name) => {
-            let found = pages(context, &workspace_path(workspace, "/snapshots")).await?;
+            let path = workspace_path(workspace, "/snapshots");
+            let found: Vec<SnapshotInfo> = context.client.pages(&path).await?;
             found
                 .iter()
                 .find(|info| info.name == *name)

@@ -3,7 +3,6 @@
 use std::{fs, io};
 
 use clap::CommandFactory;
-use clap_complete::{generate, shells};
 use pinfold_types::{
     Error, ErrorCode, Result,
     api::{DoctorReport, ServerInfo, Verdict},
@@ -13,7 +12,7 @@ use super::{Context, workspace};
 use crate::{
     args::{
         Cli,
-        server::{Completions, Config, Doctor, Man, Names, Shell},
+        server::{Config, Doctor, Man},
     },
     client::{Client, answers},
     output::table::{Cell, Paint, Table},
@@ -76,50 +75,6 @@ pub(super) async fn version(context: &Context) -> Result<()> {
     })
 }
 
-/// Commands whose words are names of workspaces.
-const NAMED: &str =
-    "info start stop pause resume rm rename set stats logs exec shell ps attach kill ls fork";
-
-pub(super) fn completions(context: &Context, args: &Completions) -> Result<()> {
-    let mut command = Cli::command();
-    let mut script = Vec::new();
-    match args.shell {
-        Shell::Bash => {
-            generate(shells::Bash, &mut command, "pinfold", &mut script);
-            script.extend_from_slice(bash().as_bytes());
-        }
-        Shell::Zsh => generate(shells::Zsh, &mut command, "pinfold", &mut script),
-        Shell::Fish => {
-            generate(shells::Fish, &mut command, "pinfold", &mut script);
-            let line = format!(
-                "complete -c pinfold -n '__fish_seen_subcommand_from {NAMED}' -a '(pinfold __names workspaces 2>/dev/null)'\n"
-            );
-            script.extend_from_slice(line.as_bytes());
-        }
-    }
-    context.output.bytes(&script)
-}
-
-/// Adds names of workspaces, asked of a server that runs; none is started for it.
-fn bash() -> String {
-    let cases = NAMED.replace(' ', "|");
-    format!(
-        r#"
-_pinfold_and_names() {{
-    _pinfold "$@"
-    local cur="${{COMP_WORDS[COMP_CWORD]}}"
-    if [[ ${{COMP_CWORD}} -ge 2 && "${{cur}}" != -* ]]; then
-        case "${{COMP_WORDS[1]}}" in
-            {cases})
-                COMPREPLY+=( $(compgen -W "$(pinfold __names workspaces 2>/dev/null)" -- "${{cur}}") ) ;;
-        esac
-    fi
-}}
-complete -F _pinfold_and_names -o bashdefault -o default pinfold
-"#
-    )
-}
-
 pub(super) fn man(context: &Context, args: &Man) -> Result<()> {
     let failed = |error: io::Error| {
         Error::new(
@@ -131,28 +86,5 @@ pub(super) fn man(context: &Context, args: &Man) -> Result<()> {
     clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), &args.directory)
         .map_err(failed)?;
     context.output.note(format!("written to {}", args.directory.display()));
-    Ok(())
-}
-
-pub(super) async fn names(context: &Context, args: &Names) -> Result<()> {
-    let context = Context {
-        home: context.home.clone(),
-        client: Client::existing(context.home.clone()),
-        output: crate::output::Output::new(false, true),
-    };
-    let names: Vec<String> = match args.kind.as_str() {
-        "workspaces" => {
-            let found = workspace::all(&context).await?;
-            found.iter().map(|info| info.name.to_string()).collect()
-        }
-        "images" => {
-            let found = super::image::all(&context).await?;
-            found.iter().flat_map(|info| &info.names).map(ToString::to_string).collect()
-        }
-        _ => Vec::new(),
-    };
-    for name in names {
-        context.output.line(name)?;
-    }
     Ok(())
 }

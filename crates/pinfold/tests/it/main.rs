@@ -3,6 +3,7 @@
 mod bad_input;
 mod commands;
 mod copy;
+mod images;
 mod on_demand;
 mod program;
 mod pty;
