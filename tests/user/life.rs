@@ -57,14 +57,12 @@ fn a_workspace_lives_as_it_does_for_root() {
     assert_eq!(text(&user.pinfold(&["info", "w", "--json"]).json(), "state"), "stopped");
     user.pinfold(&["start", "w"]).ok();
     assert_eq!(exec(&user, "w", "cat /root/kept"), "kept\n");
+    let id = text(&user.pinfold(&["info", "w", "--json"]).json(), "id");
+    let disk = user.home().join(".local/share/pinfold/pool/disks").join(id);
+    assert!(disk.is_dir());
     user.pinfold(&["rm", "--force", "w", "child-1", "child-2"]).ok();
-    until("all processes to be gone", SOON, || user.processes().1.is_empty().then_some(()));
-    let disks = user.home().join(".local/share/pinfold/pool/disks");
-    until("all disks to be gone", SOON, || {
-        let mut left = fs::read_dir(&disks).expect("the pool").flatten();
-        let named = |name: std::ffi::OsString| name.to_string_lossy().starts_with("ws_");
-        (!left.any(|entry| named(entry.file_name()))).then_some(())
-    });
+    until("all processes to be gone", SOON, || states(&user).is_empty().then_some(()));
+    until("its disk to be gone", SOON, || (!disk.exists()).then_some(()));
 }
 
 /// A terminal of its own size, from a terminal on this side.

@@ -5,6 +5,7 @@
 //! from inside and tries to step over them.
 
 mod inside;
+mod other;
 
 use std::{
     io::Read,
@@ -46,6 +47,7 @@ async fn isolation(binary: &Path, home: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mode = crate::mode();
     findings.push(finding("isolation", "mode", Verdict::Ok, mode.as_str()));
+    findings.push(other::mode_of_others(mode));
     let ids = match mode {
         Mode::Root => Ok(IdRange { base: PROBE_BASE, count: 65_536 }),
         Mode::User => subids::sub_ids(),
