@@ -76,6 +76,16 @@ fn main() -> Result<()> {
         }
     });
     row("  until nothing is left of them", &path, || settle(&path));
+    // With a stock of empty disks, removed ones go back to it.
+    pool.warm(4, &LIMITS, 2)?;
+    row("200 disks made, written to and removed, with a stock", &path, || {
+        for number in 0..200 {
+            let disk = pool.create(&format!("w_{number}"), &LIMITS, 2).expect("a disk");
+            std::fs::write(disk.path.join("upper/0/file"), "x").expect("write");
+            pool.remove(&format!("w_{number}")).expect("removed");
+        }
+    });
+    row("  until nothing is left of them", &path, || settle(&path));
     pool.close()
 }
 
