@@ -145,7 +145,8 @@ impl Failure {
         let errno = self.kernel_said();
         let text = match (self.step, errno) {
             (_, Errno::NOSPC | Errno::DQUOT) if self.step == Step::Namespaces => {
-                "too many namespaces: raise the sysctls user.max_*_namespaces"
+                "too many namespaces, or none allowed: raise the sysctls user.max_*_namespaces, as in \
+                 `sysctl -w user.max_user_namespaces=65536`"
             }
             (_, Errno::NOSPC | Errno::DQUOT) => "free space on the workspace's disk or the pool",
             (_, Errno::MFILE | Errno::NFILE) => "raise the server's limit of open files",
