@@ -1,7 +1,13 @@
 //! What stands, and what this mode cannot have.
 
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
 use serde_json::Value;
-use testkit::User;
+use testkit::{Output, User, until};
 
 use crate::usable;
 
@@ -110,4 +116,45 @@ fn a_user_without_sub_ids_is_told_what_to_do() {
         assert!(said.contains(&user.name()), "{words:?}: {said}");
     }
     assert_ne!(user.pinfold(&["run", "--", "true"]).code, 0);
+}
+
+/// In a user namespace of its own, whose root takes the right to make further ones away.
+#[test]
+fn where_the_kernel_denies_user_namespaces_the_doctor_says_so() {
+    let user = User::new();
+    // Ids are mapped as they are, so that the user is itself there.
+    let script = "read -r mapped; setpriv --reuid 0 --regid 0 --clear-groups sh -c \
+                  'echo 0 > /proc/sys/user/max_user_namespaces; \"$@\"; echo $? >&2' sh \"$@\"";
+    let denied = |words: &[&str]| {
+        let inner = user.command(user.program());
+        let mut command = Command::new("unshare");
+        command
+            .args(["--user", "--keep-caps", "--", "sh", "-c", script, "sh"])
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .args(words)
+            .current_dir(user.home())
+            .env_clear()
+            .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("unshare");
+        let pid = child.id();
+        let own = std::fs::read_link("/proc/self/ns/user").expect("our own");
+        until("the namespace", Duration::from_secs(10), || {
+            let theirs = std::fs::read_link(format!("/proc/{pid}/ns/user")).ok()?;
+            (theirs != own).then_some(())
+        });
+        for file in ["uid_map", "gid_map"] {
+            std::fs::write(format!("/proc/{pid}/{file}"), "0 0 4000000000\n").expect("a map");
+        }
+        drop(child.stdin.take().map(|mut stdin| stdin.write_all(b"mapped\n")));
+        Output::from(child.wait_with_output().expect("our child"))
+    };
+    let report = denied(&["doctor", "--json"]);
+    assert!(report.stdout.contains("user.max_"), "{report:?}");
+    let refused = denied(&["run", "--", "true"]);
+    assert!(refused.stderr.trim_end().ends_with("125"), "{refused:?}");
+    assert!(refused.stderr.contains("user namespaces"), "{refused:?}");
 }
