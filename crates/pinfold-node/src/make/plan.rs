@@ -42,6 +42,7 @@ pub(crate) struct Plan {
 
 /// What a new workspace is to be, whatever it is made from. The rest follows from it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing that a caller asks for")]
 pub(crate) struct Draft {
     pub(crate) id: WorkspaceId,
     pub(crate) image_id: ImageId,
