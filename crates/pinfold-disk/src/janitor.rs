@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc, Weak,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
     },
     time::Duration,
 };
@@ -18,6 +18,9 @@ const QUIET: Duration = Duration::from_millis(100);
 /// Most removals that are put off until then. Each costs btrfs a commit in the background, which
 /// is better spent while nobody waits for another.
 const MAX_PUT_OFF: usize = 64;
+
+/// As many emptied disks go to the shelf together, even while more are to be emptied.
+const MANY: usize = 8;
 
 #[derive(Debug)]
 pub(crate) enum Job {
@@ -70,15 +73,24 @@ impl Drop for Janitor {
 fn work(pool: &Weak<Inner>, waiting: &Receiver<Job>) {
     let mut put_off = PutOff::default();
     loop {
-        let job = if put_off.is_empty() {
-            waiting.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            waiting.recv_timeout(QUIET)
+        let job = match waiting.try_recv() {
+            Err(TryRecvError::Empty) => {
+                // Not before: one commit serves all that wait.
+                if let Some(pool) = pool.upgrade() {
+                    put_off.shelve(&pool, false);
+                }
+                if put_off.is_empty() {
+                    waiting.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                } else {
+                    waiting.recv_timeout(QUIET)
+                }
+            }
+            Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+            Ok(job) => Ok(job),
         };
         let Some(pool) = pool.upgrade() else { return };
         match job {
             Ok(Job::Warm) => {
-                put_off.shelve(&pool, false);
                 if let Err(error) = pool.refill() {
                     tracing::warn!(%error, "no empty disks are made in advance");
                 }
@@ -112,7 +124,10 @@ impl PutOff {
         if let Some(emptied) = emptied {
             self.emptied.push(emptied);
             pool.set_coming(self.emptied.len());
-            return self.shelve(pool, false);
+            if self.emptied.len() >= MANY {
+                self.shelve(pool, false);
+            }
+            return;
         }
         self.removals.push(name);
         if self.removals.len() >= MAX_PUT_OFF || !pool.may_put_off_removals() {
