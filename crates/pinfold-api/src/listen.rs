@@ -23,8 +23,9 @@ use crate::{
 
 /// A request's head must be complete this soon.
 const HEAD_WAIT: Duration = Duration::from_secs(15);
-/// Most bytes of a request's head.
-const HEAD_BYTES: usize = 64 << 10;
+/// Most bytes of a request's head, and most that is read of a body at once: an upload travels on in
+/// pieces of this size.
+const READ_BYTES: usize = 256 << 10;
 /// Most headers of a request.
 const HEADERS: usize = 64;
 /// Callers that are being refused at once; more are cut off.
@@ -224,7 +225,7 @@ fn builder() -> http1::Builder {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WAIT)
-        .max_buf_size(HEAD_BYTES)
+        .max_buf_size(READ_BYTES)
         .max_headers(HEADERS)
         .half_close(false);
     builder

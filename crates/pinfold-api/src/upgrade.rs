@@ -15,6 +15,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::ws::{BoxRead, BoxWrite, Receiver, Role, Sender, accept_key};
 
+/// What the kernel may hold for a client: two large messages and what they cost it beside.
+const SEND_BYTES: usize = 512 << 10;
 /// How long streams may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -134,7 +136,10 @@ fn split(upgraded: Upgraded) -> (Sender, Receiver) {
     let (read, write, already): (BoxRead, BoxWrite, _) =
         match upgraded.downcast::<TokioIo<UnixStream>>() {
             Ok(parts) => {
-                let (read, write) = parts.io.into_inner().into_split();
+                let socket = parts.io.into_inner();
+                // Less than it asks for, or the usual size, is slower and nothing else.
+                let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SEND_BYTES);
+                let (read, write) = socket.into_split();
                 (Box::pin(read), Box::pin(write), parts.read_buf)
             }
             Err(other) => {

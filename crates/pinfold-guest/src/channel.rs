@@ -25,6 +25,9 @@ pub use stream::{Gone, Incoming, Stream};
 pub const MAX_STREAMS: usize = 2048;
 /// Data waits while this much is queued for the socket.
 const QUEUE_BYTES: usize = 1 << 20;
+/// What the kernel may hold of one direction: two large frames and what they cost it beside, so
+/// that one side fills while the other empties.
+const SEND_BYTES: usize = 512 << 10;
 /// Receive buffer of a quiet connection, and of a busy one.
 const QUIET_BYTES: usize = 8 << 10;
 const BUSY_BYTES: usize = 512 << 10;
@@ -62,6 +65,8 @@ struct State {
 impl Channel {
     /// A connection over `socket`, not running yet.
     pub fn new(socket: UnixStream) -> Self {
+        // Less than it asks for, or the usual size, is slower and nothing else.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SEND_BYTES);
         Self(Rc::new(State {
             socket,
             queue: RefCell::default(),

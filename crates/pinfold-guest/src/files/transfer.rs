@@ -286,6 +286,10 @@ pub(super) async fn write(stream: Stream, path: String, options: WriteOptions) {
             pieces.push(more);
         }
         let lengths: Vec<usize> = pieces.iter().map(Bytes::len).collect();
+        // The next pieces come while these are written: what is held is these and one window.
+        for length in lengths {
+            stream.consumed(length);
+        }
         let written = blocking(move || {
             target.write(&pieces)?;
             Ok(target)
@@ -294,9 +298,6 @@ pub(super) async fn write(stream: Stream, path: String, options: WriteOptions) {
         match written {
             Ok(back) => target = back,
             Err(error) => return stream.fail(&error),
-        }
-        for length in lengths {
-            stream.consumed(length);
         }
     }
 }

@@ -22,6 +22,8 @@ use super::{
 
 /// How long dialling and the handshake may take together.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What the kernel may hold on the way to the guest: two large frames and what they cost it beside.
+const SEND_BYTES: usize = 512 << 10;
 /// Longest answer.
 const MAX_WELCOME: usize = 4096;
 
@@ -34,6 +36,8 @@ pub(super) async fn dial(
 ) -> Result<Arc<Users>, Error> {
     let attempt = async {
         let mut socket = UnixStream::connect(path).await.map_err(silent)?;
+        // Less than it asks for, or the usual size, is slower and nothing else.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SEND_BYTES);
         let hello = Hello {
             protocol: PROTOCOL,
             workspace: *workspace,
