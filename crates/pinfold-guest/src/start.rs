@@ -104,13 +104,6 @@ fn prepare_process() {
     let _ = rustix::thread::set_name(c"pinfold-guest");
     let _ = rustix::process::chdir("/");
     rustix::process::umask(rustix::fs::Mode::from_bits_retain(0o022));
-    // Out of memory should meet the workload first. Lowering needs a right that only a launcher
-    // with real root can leave us; commands are put back to 0 when they start.
-    for value in ["-1000", "-500", "0"] {
-        if std::fs::write("/proc/self/oom_score_adj", value).is_ok() {
-            break;
-        }
-    }
 }
 
 fn read_config(pipe: File) -> Result<GuestConfig, StartError> {

@@ -42,7 +42,6 @@ impl Mark {
 pub(super) struct Marks {
     base: u64,
     given: Cell<u64>,
-    protected: bool,
     groups: Vec<u32>,
 }
 
@@ -51,12 +50,10 @@ impl Default for Marks {
         let hard = getrlimit(Resource::Rttime).maximum.unwrap_or(u64::MAX);
         // Inside another workspace the limit is that one's mark already: stay below it.
         let base = if hard > 1 << 62 { 1 << 62 } else { (hard / 2 + 1).next_power_of_two() / 2 };
-        let score = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
         let groups = rustix::process::getgroups().unwrap_or_default();
         Self {
             base,
             given: Cell::new(0),
-            protected: score.trim().parse::<i32>().is_ok_and(|score| score < 0),
             groups: groups.iter().map(|group| group.as_raw()).collect(),
         }
     }
@@ -68,11 +65,6 @@ impl Marks {
         let number = self.given.get();
         self.given.set(number.wrapping_add(1));
         Mark(self.base.saturating_sub(number % (self.base / 2).max(1)))
-    }
-
-    /// Whether the guest is spared by the out-of-memory killer, which commands must not be.
-    pub(super) fn protected(&self) -> bool {
-        self.protected
     }
 
     /// The guest's own supplementary groups.
