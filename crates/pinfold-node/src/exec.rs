@@ -1,7 +1,10 @@
 //! Commands: the guest's streams with what only the host knows added, namely which limits were
 //! hit, how fast output may be carried, and that somebody is at work here.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use pinfold_namespace::CgroupStats;
 use pinfold_types::{
@@ -22,6 +25,8 @@ use crate::{
     workspace::Workspace,
 };
 
+/// A command that succeeded sooner than this did not fill a disk.
+const LOOK_AFTER: Duration = Duration::from_millis(4);
 /// How often a stream goes on over a new channel before it gives up.
 const MAX_RESUMED: u32 = 8;
 /// How long a broken channel may be the first sign of the end of its workspace.
@@ -130,7 +135,7 @@ impl LocalNode {
         let before = live.counters();
         let attach = |guest: Guest| async move { guest.attach(exec, from).await };
         let stream = workspace.ask(&live, attach).await?;
-        let orphaned = workspace.orphaned.swap(false, std::sync::atomic::Ordering::Relaxed);
+        let orphaned = workspace.orphaned.swap(false, Ordering::Relaxed);
         let throw_away = orphaned.then(|| ThrowAway::new(self.inner(), &workspace));
         let context = Context::new(self.inner(), workspace, live, before, in_use);
         Ok(ExecStream::new(stream, context, throw_away))
@@ -381,12 +386,15 @@ impl Context {
                 result.reason = ExitReason::OutOfMemory;
             }
         }
-        if failed {
-            for kind in self.full_disk() {
-                if !result.limits_hit.contains(&kind) {
-                    result.limits_hit.push(kind);
-                }
-            }
+        // A look costs a few system calls: not for a command that was too short to fill a disk
+        // which had room at the last look.
+        let was_full = self.workspace.disk_full.load(Ordering::Relaxed);
+        if failed || was_full || self.began.elapsed() >= LOOK_AFTER {
+            let full = self.full_disk();
+            self.workspace.disk_full.store(!full.is_empty(), Ordering::Relaxed);
+            // What a success found full and left full it need not have touched.
+            let ours = failed || !was_full;
+            result.limits_hit.extend(full.into_iter().filter(|_| ours));
         }
         if self.throttled {
             result.limits_hit.push(LimitKind::Output);
@@ -394,8 +402,7 @@ impl Context {
         result
     }
 
-    /// Which limits of the disk stand full now. Asked only after a failure: it costs a look at
-    /// the pool.
+    /// Which limits of the disk stand full now.
     fn full_disk(&self) -> Vec<LimitKind> {
         let (pool, id) = (&self.inner.pool, self.workspace.id.to_string());
         let mut full = Vec::new();

@@ -102,14 +102,15 @@ impl Inner {
     pub(crate) async fn start_locked(self: &Arc<Self>, workspace: &Arc<Workspace>) -> Result<()> {
         let before = workspace.row();
         let secret = new_secret()?;
+        let lost = before.spec.env_count > 0 && workspace.envs().0.is_empty();
         let row = workspace.advance(WorkspaceEvent::Start, |row| {
             row.boot += 1;
             row.secret = Some(secret.clone());
             row.pid = None;
             row.start_time = None;
             row.reason = None;
+            row.spec.env_lost = lost;
         })?;
-        let lost = row.spec.env_count > 0 && workspace.envs().0.is_empty();
         let work = async {
             let boot = self.plan_boot(&row, workspace.envs(), secret).await?;
             let inner = Arc::clone(self);

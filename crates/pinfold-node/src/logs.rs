@@ -1,14 +1,16 @@
 //! What happened to a workspace, and what its start-up command said last.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use pinfold_types::{
-    Result,
+    Result, WorkspaceState,
     api::{EventInfo, MAX_PAGE, WorkspaceLogs},
 };
 
 use crate::LocalNode;
 
+/// How long after a start a log waits for the first output of the start-up command.
+const FIRST_OUTPUT: Duration = Duration::from_secs(1);
 /// Events read from the store at a time.
 const PAGE: u32 = 1000;
 
@@ -34,11 +36,24 @@ impl LocalNode {
             }));
             events.drain(..events.len().saturating_sub(MAX_PAGE));
         }
-        let (output, lost_bytes) = workspace.tail.read();
+        let started = workspace.with_row(|row| row.started_at).unwrap_or_default();
+        let age = Duration::try_from(jiff::Timestamp::now().duration_since(started));
+        let patience = FIRST_OUTPUT.saturating_sub(age.unwrap_or_default());
+        if workspace.state() == WorkspaceState::Running
+            && workspace.with_row(|row| row.spec.command.is_some())
+            && !patience.is_zero()
+        {
+            // A command that was just started is heard out first.
+            let _silent = tokio::time::timeout(patience, workspace.tail.spoken()).await;
+        }
+        let kept = workspace.tail.read();
+        let held = u64::try_from(kept.bytes.len()).expect("a usize fits");
         Ok(WorkspaceLogs {
             events: events.into(),
-            output: String::from_utf8_lossy(&output).into_owned(),
-            lost_bytes,
+            output: String::from_utf8_lossy(&kept.bytes).into_owned(),
+            lost_bytes: kept.lost_bytes,
+            end: kept.lost_bytes + held,
+            exec_id: kept.exec,
         })
     }
 }

@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use pinfold_types::{WorkspaceEvent, WorkspaceState};
 
 use crate::{
-    guest::ExecEvent, lifecycle::ended_boot, live::Live, node::Inner, workspace::Workspace,
+    guest::{ExecEvent, Guest},
+    lifecycle::ended_boot,
+    live::Live,
+    node::Inner,
+    workspace::Workspace,
 };
 
 /// First pause before a broken channel is dialled again, doubled each time. Whoever needs the
@@ -105,21 +109,44 @@ async fn tail(
     workspace: Arc<Workspace>,
     live: Arc<Live>,
 ) {
+    let mut states = workspace.states();
     let follow = async {
-        let guest = live.guest().ok()?;
-        let known = guest.execs().await.ok()?;
-        let first = known.iter().min_by_key(|exec| exec.id)?;
-        let mut stream = guest.attach(first.id, None).await.ok()?;
-        while let Some(event) = stream.next().await {
-            match event {
-                ExecEvent::Stdout(bytes) | ExecEvent::Stderr(bytes) => workspace.tail.push(&bytes),
-                ExecEvent::Exited(_) | ExecEvent::Failed(_) => break,
+        loop {
+            // A frozen guest answers nobody.
+            let _ = states.wait_for(|state| *state != WorkspaceState::Paused).await;
+            if let Ok(guest) = workspace.channel(&live).await
+                && follow(&workspace, &guest).await.is_ok()
+            {
+                return;
             }
+            tokio::time::sleep(REDIAL_FIRST).await;
         }
-        Some(())
     };
     tokio::select! {
-        () = closing.cancelled() => {}
-        _ = follow => {}
+        biased;
+        () = closing.cancelled() => return,
+        () = live.exited() => {}
+        () = follow => {}
     }
+    workspace.tail.ended();
+}
+
+/// Follows the start-up command to its end; an error when the channel ended before.
+async fn follow(workspace: &Workspace, guest: &Guest) -> pinfold_types::Result<()> {
+    let command = workspace.with_row(|row| row.spec.command.clone()).map(|spec| spec.command);
+    let known = guest.execs().await?;
+    let started =
+        known.iter().filter(|exec| exec.background && Some(&exec.command) == command.as_ref());
+    // It was the first of all. One that ended long ago is forgotten.
+    let Some(first) = started.min_by_key(|exec| exec.id) else { return Ok(()) };
+    let mut stream = guest.attach(first.id, workspace.tail.end_of(first.id)).await?;
+    workspace.tail.begin(first.id, stream.offset);
+    while let Some(event) = stream.next().await {
+        match event {
+            ExecEvent::Stdout(bytes) | ExecEvent::Stderr(bytes) => workspace.tail.push(&bytes),
+            ExecEvent::Exited(_) => break,
+            ExecEvent::Failed(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

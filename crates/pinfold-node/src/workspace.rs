@@ -24,6 +24,8 @@ pub(crate) struct Workspace {
     pub(crate) activity: Arc<Activity>,
     pub(crate) rate: OutputRate,
     pub(crate) tail: OutputTail,
+    /// The disk was found full at the last look.
+    pub(crate) disk_full: AtomicBool,
     /// Its expiry is under way.
     pub(crate) expiring: AtomicBool,
     /// A throw-away workspace found at recovery, whose client has not come back yet.
@@ -43,6 +45,28 @@ struct Cell {
     live: Option<Arc<Live>>,
 }
 
+impl Cell {
+    /// What its owner should know before relying on it.
+    fn warnings(&self) -> Vec<String> {
+        let count = self.row.spec.env_count;
+        let variables = if count == 1 { "variable" } else { "variables" };
+        if count == 0 || !self.env.is_empty() {
+            Vec::new()
+        } else if self.row.spec.env_lost {
+            vec![format!(
+                "it runs without the {count} environment {variables} it was created with: they are \
+                 held in memory only, and the server was restarted; give them to each command \
+                 with --env"
+            )]
+        } else {
+            vec![format!(
+                "the {count} environment {variables} it was created with are held in memory only, \
+                 and the server was restarted: they end with this boot"
+            )]
+        }
+    }
+}
+
 impl Workspace {
     pub(crate) fn new(
         row: WorkspaceRow,
@@ -55,6 +79,7 @@ impl Workspace {
             activity: Arc::new(Activity::new(row.last_active_at)),
             rate: OutputRate::new(row.spec.limits.output_bytes_per_second),
             tail: OutputTail::default(),
+            disk_full: AtomicBool::new(false),
             expiring: AtomicBool::new(false),
             orphaned: AtomicBool::new(false),
             states: watch::Sender::new(row.state),
@@ -171,6 +196,7 @@ impl Workspace {
             expires_at: row.expires_at,
             idle_ms: row.spec.idle_ms,
             pid: cell.live.as_ref().map(|live| live.pid),
+            warnings: cell.warnings(),
         }
     }
 }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 /// `command` clears its `env` first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct WorkspaceSpec {
     /// Limits in force: the request over the profile.
     pub limits: ResourceLimits,
@@ -42,6 +43,8 @@ pub struct WorkspaceSpec {
     pub ephemeral: bool,
     /// How many variables its environment was given; the values are not recorded.
     pub env_count: u64,
+    /// The present boot was started without them, after a restart of the server.
+    pub env_lost: bool,
 }
 
 /// A workspace as recorded. Times are kept to the millisecond.

@@ -304,4 +304,9 @@ pub struct WorkspaceLogs {
     pub output: String,
     /// Bytes of output before that, which are no longer held.
     pub lost_bytes: u64,
+    /// Bytes of output so far: where following it goes on.
+    pub end: u64,
+    /// The start-up command of this boot, to be attached to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec_id: Option<ExecId>,
 }

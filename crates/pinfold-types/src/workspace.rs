@@ -192,6 +192,9 @@ pub struct WorkspaceInfo {
     /// Host pid of its first process, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
+    /// What its owner should know, as sentences: that its environment was lost, for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// What a workspace uses now. Absent fields could not be read.

@@ -70,6 +70,7 @@ pub(crate) fn info(name: &str) -> WorkspaceInfo {
         expires_at: None,
         idle_ms: None,
         pid: None,
+        warnings: Vec::new(),
     }
 }
 

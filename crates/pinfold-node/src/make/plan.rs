@@ -158,6 +158,7 @@ impl Inner {
                 walls: None,
                 ephemeral: draft.ephemeral,
                 env_count: u64::try_from(draft.env.len()).expect("a usize fits"),
+                env_lost: false,
             },
             lineage: draft.lineage,
             pid: None,

@@ -23,9 +23,8 @@ async fn a_lost_channel_interrupts_no_output_and_no_question() {
     let house = House::new();
     let (node, _) = house.open().await;
     let id = create(&node, "box").await.id;
-    let script = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i; \
-                  [ $((i % 100)) = 50 ] && read x < /root/go; done; exit 7";
-    sh(&node, "box", "mkfifo /root/go").await;
+    let script = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i; [ $((i % 100)) = 50 ] && \
+                  while ! [ -e /root/go$i ]; do sleep 0.01; done; done; exit 7";
     let mut stream =
         node.exec("box", ExecSpec::argv(["/bin/sh", "-c", script])).await.expect("exec");
     let (mut text, mut lost) = (String::new(), 0);
@@ -36,11 +35,12 @@ async fn a_lost_channel_interrupts_no_output_and_no_question() {
             other => panic!("{other:?}"),
         }
         // It waits in the middle of each hundred: take the channel away there, then ask over it.
-        if text.lines().count() == 50 + 100 * lost && text.ends_with('\n') {
+        let middle = 50 + 100 * lost;
+        if text.lines().count() == middle && text.ends_with('\n') {
             lost += 1;
             drop(usurp(&house, id).await);
             node.stat_file("box", "/root").await.expect("answered over a new channel");
-            sh(&node, "box", "echo > /root/go").await;
+            sh(&node, "box", &format!("touch /root/go{middle}")).await;
         }
     };
     assert_eq!((result.exit_code, lost), (Some(7), 3));

@@ -2,7 +2,7 @@
 
 use pinfold_types::{
     ErrorCode,
-    exec::ExitReason,
+    exec::{ExecSpec, ExitReason},
     limits::{LimitKind, ResourceLimits},
     workspace::CreateWorkspace,
 };
@@ -41,6 +41,57 @@ async fn memory_processes_disk_and_output() {
     assert!(full.limits_hit.contains(&LimitKind::Disk), "{full:?} {text}");
     let (after, text) = sh(&node, "w", "rm /root/big && echo fine > /root/small").await;
     assert_eq!(after.exit_code, Some(0), "room is free again: {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_is_told_also_when_the_command_made_the_best_of_it() {
+    let house = House::new();
+    let (node, _) = house.open().await;
+    let limits = ResourceLimits {
+        memory_bytes: Some(64 << 20),
+        pids: Some(30),
+        disk_bytes: Some(32 << 20),
+        ..Default::default()
+    };
+    node.create(CreateWorkspace { limits, ..named("w") }).await.expect("made");
+    for (line, kind) in [
+        ("python3 -c 'x = bytearray(300 << 20)'; exit 0", LimitKind::Memory),
+        ("sh -c 'for i in $(seq 60); do sleep 1 & done'; exit 0", LimitKind::Pids),
+        ("dd if=/dev/zero of=/root/big bs=1M count=64; sync; exit 0", LimitKind::Disk),
+    ] {
+        let (result, text) = sh(&node, "w", line).await;
+        assert_eq!((result.exit_code, result.reason), (Some(0), ExitReason::Exited), "{text}");
+        assert_eq!(result.limits_hit, [kind], "{line}: {text}");
+        while node.stats("w").await.expect("stats").pids.expect("counted") > 5 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+    let (fine, _) = sh(&node, "w", "sleep 0.1").await;
+    assert_eq!(fine.limits_hit, [], "the disk was full before, and this one did not touch it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_process_outlives_an_out_of_memory_kill_though_it_is_the_largest() {
+    let house = House::new();
+    let (node, _) = house.open().await;
+    let limits = ResourceLimits { memory_bytes: Some(64 << 20), ..Default::default() };
+    let made = node.create(CreateWorkspace { limits, ..named("w") }).await.expect("made");
+    // The guest holds the last output of ended commands.
+    for _ in 0..10 {
+        let line = ExecSpec::argv(["head", "-c", "2000000", "/dev/zero"]);
+        let stream = node.exec("w", line).await.expect("exec");
+        stream.collect(10).await.expect("an end");
+    }
+    // Each of these is smaller than that; together they are too many.
+    let line = "x=$(head -c 3000000 /dev/zero | tr '\\0' x); for i in $(seq 40); do \
+                (x=$x$i; sleep 3) & done; wait; exit 0";
+    let (result, text) = sh(&node, "w", line).await;
+    assert!(result.limits_hit.contains(&LimitKind::Memory), "{result:?} {text}");
+    let (after, text) =
+        sh(&node, "w", "cat /proc/self/oom_score_adj; cat /proc/1/oom_score_adj").await;
+    assert_eq!((after.exit_code, text.as_str()), (Some(0), "500\n0\n"));
+    let now = node.get("w").expect("there");
+    assert_eq!((now.boot, now.pid), (made.boot, made.pid));
 }
 
 #[tokio::test(flavor = "multi_thread")]

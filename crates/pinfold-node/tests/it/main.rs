@@ -6,6 +6,7 @@ mod fork;
 mod house;
 mod lifecycle;
 mod limits;
+mod logs;
 mod ready;
 mod recovery;
 mod snapshot;

@@ -129,6 +129,9 @@ pub(crate) struct Set {
 /// `pinfold logs`
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
+    /// Goes on with what the workspace's command says, until it ends
+    #[arg(long, short)]
+    pub(crate) follow: bool,
     /// Id or name
     pub(crate) workspace: WorkspaceRef,
 }

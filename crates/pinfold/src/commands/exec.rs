@@ -7,7 +7,7 @@ use std::{
 
 use http::Method;
 use pinfold_types::{
-    Error, Result,
+    Error, ExecId, Result,
     api::{RunRequest, SignalExec},
     exec::{Command, ExecInfo, ExecResult, ExecSpec, ExitReason},
     limits::LimitKind,
@@ -18,7 +18,7 @@ use super::{Context, OWN_FAILURE, workspace, workspace_path};
 use crate::{
     args::{
         exec::{Attach, Exec, Kill, Place, Run, Shell, Streams},
-        values::EnvVar,
+        values::{EnvVar, WorkspaceRef},
         workspace::One,
     },
     client::query,
@@ -138,6 +138,17 @@ pub(super) async fn attach(context: &Context, args: Attach) -> Result<u8> {
     let stdin = if args.interactive { Stdin::Open } else { Stdin::Closed };
     let rest = format!("/execs/{}/attach{}", args.exec.0, query(&[("from", &from)]));
     stream(context, &workspace_path(&args.workspace, &rest), None, tty, stdin).await
+}
+
+/// What a command says from an offset of its output on, until it ends.
+pub(super) async fn follow(
+    context: &Context,
+    workspace: &WorkspaceRef,
+    exec: ExecId,
+    from: u64,
+) -> Result<u8> {
+    let rest = format!("/execs/{exec}/attach{}", query(&[("from", &from.to_string())]));
+    stream(context, &workspace_path(workspace, &rest), None, false, Stdin::Closed).await
 }
 
 pub(super) async fn ps(context: &Context, args: &One) -> Result<()> {

@@ -123,6 +123,9 @@ pub(super) async fn act(context: &Context, names: &[WorkspaceRef], verb: &str) -
         match context.client.act::<WorkspaceInfo>(Method::POST, &path).await {
             Ok(info) => {
                 context.output.show(&info, |info| format!("{} {}\n", info.name, info.state))?;
+                for warning in &info.warnings {
+                    context.output.note(format!("warning: {}: {warning}", info.name));
+                }
             }
             Err(error) => code.note(&context.output, &error),
         }
@@ -228,10 +231,19 @@ pub(super) async fn logs(context: &Context, args: &Logs) -> Result<()> {
             }
             out.push('\n');
             out.push_str(&escape::lines(&logs.output));
-            if !out.ends_with('\n') {
+            if !out.ends_with('\n') && !args.follow {
                 out.push('\n');
             }
         }
         out
-    })
+    })?;
+    if !args.follow {
+        return Ok(());
+    }
+    let exec = logs.exec_id.ok_or_else(|| {
+        Error::new(ErrorCode::Conflict, "no command of the workspace is to be followed")
+            .hint("only one given at create, in a running workspace, is: see pinfold attach")
+    })?;
+    // The code is the command's; this one has done what it was asked.
+    super::exec::follow(context, &args.workspace, exec, logs.end).await.map(drop)
 }

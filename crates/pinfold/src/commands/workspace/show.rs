@@ -102,6 +102,9 @@ pub(super) fn details(info: &WorkspaceInfo) -> String {
     if let Some(reason) = &info.reason {
         line("reason", reason);
     }
+    for warning in &info.warnings {
+        line("warning", warning);
+    }
     line("image", &info.image);
     line("boot", &info.boot);
     line("created", &human::moment(info.created_at));
