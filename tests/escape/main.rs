@@ -112,3 +112,71 @@ fn every_attempt_is_stopped_and_every_attempt_is_real() {
     assert!(unproven.is_empty(), "attempts that prove nothing:\n{}", unproven.join("\n"));
     assert!(real >= 80, "only {real} attempts are shown to be real");
 }
+
+/// Takes as much as it can get of what the kernel counts for a user or the machine, and says how
+/// much that was.
+const HOARD: &str = r#"
+import ctypes, os, signal, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+found = {"inotify": 0, "signals": 0, "queues": 0, "terminals": 0, "aio": 0}
+while libc.inotify_init1(0) >= 0:
+    found["inotify"] += 1
+signal.pthread_sigmask(signal.SIG_BLOCK, [40])
+class Value(ctypes.Union):
+    _fields_ = [("number", ctypes.c_int), ("pointer", ctypes.c_void_p)]
+while libc.sigqueue(os.getpid(), 40, Value(number=1)) == 0:
+    found["signals"] += 1
+class Attributes(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in ("flags", "most", "size", "now")] + [("rest", ctypes.c_long * 4)]
+while True:
+    attributes = Attributes(0, 10, 8192, 0)
+    name = b"/hoard-%d" % found["queues"]
+    if libc.mq_open(name, os.O_CREAT | os.O_RDWR, 0o600, ctypes.byref(attributes)) < 0:
+        break
+    found["queues"] += 1
+try:
+    while True:
+        os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
+        found["terminals"] += 1
+except OSError:
+    pass
+context = ctypes.c_ulong(0)
+found["aio"] = int(libc.syscall(206, 1000, ctypes.byref(context)) == 0)
+print(" ".join(str(found[key]) for key in found), flush=True)
+if sys.argv[1] == "hold":
+    time.sleep(600)
+"#;
+
+#[test]
+fn what_one_workspace_hoards_the_others_still_have() {
+    let server = Server::start();
+    for name in ["hoarder", "other"] {
+        server.pinfold(&["create", name]).ok();
+    }
+    let hoard = |name: &str, how: &str| -> Vec<u64> {
+        let said = server.pinfold(&["exec", name, "--", "python3", "-c", HOARD, how]).ok();
+        said.split_whitespace().map(|number| number.parse().expect("a number")).collect()
+    };
+    let alone = hoard("other", "look");
+    let held =
+        server.pinfold(&["exec", "--background", "hoarder", "--", "python3", "-c", HOARD, "hold"]);
+    let exec = held.ok().trim().to_owned();
+    testkit::until("the hoard", std::time::Duration::from_secs(60), || {
+        let shown = server.pinfold(&["exec", "hoarder", "--", "sh", "-c", "ls /dev/pts | wc -l"]);
+        (shown.ok().trim().parse::<u64>().ok()? > 100).then_some(())
+    });
+    assert_eq!(hoard("other", "look"), alone, "{exec} took from another workspace");
+    // Watches, signals and queues of the host's root: one of each must be there.
+    let here = Command::new("python3").args(["-c", HOARD, "look"]).output().expect("python3");
+    let here = String::from_utf8_lossy(&here.stdout).into_owned();
+    for name in std::fs::read_dir("/dev/mqueue").into_iter().flatten().flatten() {
+        if name.file_name().to_string_lossy().starts_with("hoard-") {
+            let _ = std::fs::remove_file(name.path());
+        }
+    }
+    let here: Vec<u64> =
+        here.split_whitespace().map(|number| number.parse().expect("a number")).collect();
+    assert!(here[0] > 1 && here[1] > 1, "the host's root has nothing left: {here:?}");
+    assert_eq!((alone[3], alone[4]), (128, 0), "terminals are bounded, kernel AIO is absent");
+    server.stop();
+}

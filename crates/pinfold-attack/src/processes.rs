@@ -123,9 +123,12 @@ fn nice_down() -> Tried {
     Ok("nice -20".into())
 }
 fn prlimit_init() -> Tried {
-    let limit = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
-    // SAFETY: a live limit, no old one asked for. RLIMIT_CORE at 1 does no harm.
-    check(unsafe { libc::prlimit(1, libc::RLIMIT_CORE, &raw const limit, std::ptr::null_mut()) })?;
+    // With few open files, process 1 could start nothing any more.
+    let limit = libc::rlimit { rlim_cur: 3, rlim_max: 65_536 };
+    // SAFETY: a live limit, no old one asked for.
+    let done =
+        unsafe { libc::prlimit(1, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
+    check(done)?;
     Ok("changed process 1's limits".into())
 }
 fn raise_own_limit() -> Tried {

@@ -37,6 +37,13 @@ pub(crate) enum Judge {
     Ioctl,
     /// personality(2): what debuggers and 32-bit builds ask for.
     Personality,
+    /// Any of these bits in an argument are refused.
+    RefuseBits { argument: u32, bits: i32, errno: i32 },
+    /// prlimit(2): as [`Self::OwnLimit`], and nothing of process 1.
+    ProcessLimit,
+    /// setrlimit(2): a change of `RLIMIT_CORE` is taken and forgotten, because a limit of one byte
+    /// is what keeps the host from piping dumps to a program of its own, and zero would not.
+    OwnLimit,
 }
 
 /// System calls that belong together, and why they are treated so.

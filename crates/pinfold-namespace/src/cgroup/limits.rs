@@ -92,6 +92,11 @@ fn memory_v1(group: &WorkspaceCgroup, wanted: &ResourceLimits, directory: &Path)
         }
         (None, _, _) => None,
     };
+    // v1 counts what waits in TCP sockets apart, where it counts it at all.
+    let sockets_file = directory.join("memory.kmem.tcp.limit_in_bytes");
+    if let Some(bytes) = wanted.memory_bytes.filter(|_| sockets_file.exists()) {
+        set(group, &sockets_file, &bytes.to_string())?;
+    }
     let write_memory = || match wanted.memory_bytes {
         Some(bytes) => set(group, &memory_file, &bytes.to_string()),
         None => Ok(()),

@@ -70,6 +70,7 @@ fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Fail
     trace.mark("namespaces");
     if own.has(OwnNamespaces::NET) {
         netif::loopback_up().at(Step::Loopback)?;
+        small_socket_buffers()?;
     }
     if own.has(OwnNamespaces::UTS) {
         rustix::system::sethostname(spec.hostname.as_bytes()).on(Step::Hostname, &spec.hostname)?;
@@ -79,6 +80,7 @@ fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Fail
     let mut descriptors = receive(parent)?;
     trace.mark("mounts received");
     let listener = descriptors.remove(0);
+    let nodes = (launch.request.mode == Mode::Root).then(|| descriptors.remove(0));
     let trees = match launch.request.mode {
         Mode::Root => descriptors,
         // Still with the user's own id, which may enter the user's own directories.
@@ -90,10 +92,10 @@ fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Fail
 
     // From here on this is root of its own user namespace, with the host's tree still in view.
     rustix::process::umask(FileMode::empty());
-    let devices = Devices::open(spec.shm_bytes)?;
+    stage()?;
+    let devices = Devices::open(spec.shm_bytes, nodes)?;
     let kernel = Kernel::open()?;
     trace.mark("dev, proc and sys opened");
-    stage()?;
     let covers = mounts::build(&plan, trees)?;
     trace.mark("overlays mounted");
     enter_root()?;
@@ -174,6 +176,21 @@ fn receive(parent: &OwnedFd) -> Result<Vec<OwnedFd>, Option<Failure>> {
         Some((_, descriptors)) if !descriptors.is_empty() => Ok(descriptors),
         _ => Err(None),
     }
+}
+
+/// What waits in a socket is not all charged to the workspace's memory (cgroup v1), so a TCP
+/// socket of its network may hold little: 256 KiB each way instead of the machine's megabytes.
+fn small_socket_buffers() -> Result<(), Failure> {
+    for name in ["tcp_rmem", "tcp_wmem"] {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        match std::fs::OpenOptions::new().write(true).open(&path) {
+            Ok(mut file) => std::io::Write::write_all(&mut file, b"4096 65536 262144")
+                .on(Step::Loopback, &path)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).on(Step::Loopback, &path),
+        }
+    }
+    Ok(())
 }
 
 fn become_root() -> Result<(), rustix::io::Errno> {

@@ -29,9 +29,10 @@ pub(super) fn capabilities() -> std::io::Result<()> {
 /// Limits of each process. Kernel-side totals (memory, processes) are the cgroup's business.
 pub(super) fn resource_limits(open_files: Option<u64>) -> Result<(), Failure> {
     let fixed = |value| Rlimit { current: Some(value), maximum: Some(value) };
-    // A core file of the workload would be written by the host's kernel into its root, or piped
-    // to a program of the host's.
-    setrlimit(Resource::Core, fixed(0)).on(Step::ResourceLimit, "core")?;
+    // No core file, and no program of the host's that the kernel would pipe it to: for that, one
+    // byte and not zero is the limit that counts (`core(5)`, "Piping core dumps to a program"). The
+    // filter keeps it so.
+    setrlimit(Resource::Core, fixed(1)).on(Step::ResourceLimit, "core")?;
     // No real-time or raised priority against the host's own processes.
     setrlimit(Resource::Rtprio, fixed(0)).on(Step::ResourceLimit, "rtprio")?;
     setrlimit(Resource::Nice, fixed(0)).on(Step::ResourceLimit, "nice")?;

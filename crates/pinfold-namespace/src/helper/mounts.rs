@@ -77,8 +77,8 @@ pub(super) fn plan(spec: &LaunchSpec) -> Plan {
 /// Refuses what no launch can mount.
 pub(super) fn check(plan: &Plan) -> Result<(), Failure> {
     let wrong = |detail: &str| Err(Failure::said(Step::Request, "", detail));
-    // One descriptor is the guest's socket.
-    if plan.trees.len() >= MAX_DESCRIPTORS {
+    // Two descriptors are the socket of the guest and the device nodes.
+    if plan.trees.len() + 1 >= MAX_DESCRIPTORS {
         return wrong("more than 250 layers");
     }
     if plan.layers.first().is_none_or(|layer| layer.target != "/") {

@@ -13,10 +13,11 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
 };
 
-use super::{Launch, child, mounts};
+use super::{Launch, child, device, mounts};
 use crate::{
     cgroup::CgroupJoin,
     failure::{AtStep, Failure, Step},
+    spec::IdRange,
     wire::{self, Reply},
 };
 
@@ -33,6 +34,7 @@ pub(super) fn run(launch: &Launch<'_>) -> i32 {
 
 fn prepare(launch: &Launch<'_>) -> Result<(), Failure> {
     let spec = &launch.request.spec;
+    check_ids(spec.ids)?;
     let into = join_cgroups(spec.cgroup.as_ref())?;
     let (ours, theirs) = rustix::net::socketpair(
         AddressFamily::UNIX,
@@ -43,6 +45,7 @@ fn prepare(launch: &Launch<'_>) -> Result<(), Failure> {
     .at(Step::HandOver)?;
     // The slow ones (network, mounts) the child makes itself, while this process prepares.
     let own = OwnNamespaces::USER.and(OwnNamespaces::PID).and(OwnNamespaces::TIME);
+    let as_itself = AsItself::begin(launch)?;
     let cloned = clone_process(launch.prepared.proof, own, into.as_ref().map(AsFd::as_fd))
         .at(Step::Namespaces)?;
     let (pid, pidfd) = match cloned {
@@ -52,6 +55,7 @@ fn prepare(launch: &Launch<'_>) -> Result<(), Failure> {
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
+    as_itself.end()?;
     drop(theirs);
     launch.answer(&Reply::Pid(pid), &[pidfd.as_fd()]);
     let handed = hand_over(launch, pid, &ours);
@@ -61,6 +65,39 @@ fn prepare(launch: &Launch<'_>) -> Result<(), Failure> {
     handed
 }
 
+/// The kernel charges what a user namespace takes (watches, queued signals, message queues) to
+/// whoever made it as well (`user_namespaces(7)`, "per-user limits"). Made by the host's root, all
+/// workspaces would share one allowance with it; so each is made with its own first id.
+#[must_use]
+struct AsItself(bool);
+
+impl AsItself {
+    fn begin(launch: &Launch<'_>) -> Result<Self, Failure> {
+        // An ordinary user has one id to make them with.
+        if launch.request.mode == Mode::User {
+            return Ok(Self(false));
+        }
+        let keep = rustix::thread::CapabilitiesSecureBits::NO_SETUID_FIXUP;
+        rustix::thread::set_capabilities_secure_bits(keep).at(Step::MapIds)?;
+        effective_ids(launch.request.spec.ids.base)?;
+        Ok(Self(true))
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        if self.0 { effective_ids(0) } else { Ok(()) }
+    }
+}
+
+/// Changes the effective ids only; the real and saved ones stay root's.
+fn effective_ids(id: u32) -> Result<(), Failure> {
+    use rustix::{
+        fs::{Gid, Uid},
+        thread::{set_thread_res_gid, set_thread_res_uid},
+    };
+    set_thread_res_gid(Gid::ROOT, Gid::from_raw(id), Gid::ROOT).at(Step::MapIds)?;
+    set_thread_res_uid(Uid::ROOT, Uid::from_raw(id), Uid::ROOT).at(Step::MapIds)
+}
+
 fn hand_over(launch: &Launch<'_>, pid: i32, child: &OwnedFd) -> Result<(), Failure> {
     let spec = &launch.request.spec;
     map_ids(launch, pid)?;
@@ -68,7 +105,11 @@ fn hand_over(launch: &Launch<'_>, pid: i32, child: &OwnedFd) -> Result<(), Failu
     if !spec.cgroup.as_ref().is_some_and(grouped) {
         write_down(&spec.socket.with_file_name(super::FIRST_PROCESS), pid)?;
     }
-    let mut passed = vec![listen(&spec.socket)?];
+    let mut passed = Vec::new();
+    if launch.request.mode == Mode::Root {
+        passed.push(device::make_nodes()?);
+    }
+    passed.insert(0, listen(&spec.socket)?);
     if launch.request.mode == Mode::Root {
         let mapping = rustix::fs::open(
             format!("/proc/{pid}/ns/user"),
@@ -117,8 +158,7 @@ fn join_cgroups(join: Option<&CgroupJoin>) -> Result<Option<OwnedFd>, Failure> {
     .map(Some)
 }
 
-fn map_ids(launch: &Launch<'_>, pid: i32) -> Result<(), Failure> {
-    let ids = launch.request.spec.ids;
+fn check_ids(ids: IdRange) -> Result<(), Failure> {
     if ids.base == 0 || ids.count == 0 || ids.base.checked_add(ids.count).is_none() {
         return Err(Failure::said(
             Step::MapIds,
@@ -129,6 +169,11 @@ fn map_ids(launch: &Launch<'_>, pid: i32) -> Result<(), Failure> {
             ),
         ));
     }
+    Ok(())
+}
+
+fn map_ids(launch: &Launch<'_>, pid: i32) -> Result<(), Failure> {
+    let ids = launch.request.spec.ids;
     match launch.request.mode {
         Mode::Root => {
             let line = format!("0 {} {}\n", ids.base, ids.count);

@@ -45,12 +45,6 @@ pub(super) const GROUPS: &[Group] = &[
             SYS_fcntl,
             SYS_flock,
             SYS_pipe2,
-            SYS_io_setup,
-            SYS_io_destroy,
-            SYS_io_submit,
-            SYS_io_cancel,
-            SYS_io_getevents,
-            IO_PGETEVENTS,
         ],
     },
     Group {
@@ -101,7 +95,6 @@ pub(super) const GROUPS: &[Group] = &[
             SYS_inotify_init1,
             SYS_inotify_add_watch,
             SYS_inotify_rm_watch,
-            SYS_memfd_create,
             CACHESTAT,
             SYS_fchmodat2,
         ],
@@ -111,7 +104,6 @@ pub(super) const GROUPS: &[Group] = &[
         rule: Rule::Allow,
         calls: &[
             SYS_brk,
-            SYS_mmap,
             SYS_munmap,
             SYS_mremap,
             SYS_mprotect,
@@ -138,6 +130,31 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     },
     Group {
+        reason: "own memory as well; huge pages come from a pool of the machine that no limit counts, so programs find none left",
+        rule: Rule::Judge(Judge::RefuseBits { argument: 3, bits: MAP_HUGETLB, errno: ENOMEM }),
+        calls: &[SYS_mmap],
+    },
+    Group {
+        reason: "the same for files in memory",
+        rule: Rule::Judge(Judge::RefuseBits { argument: 1, bits: 4, errno: ENOMEM }),
+        calls: &[SYS_memfd_create],
+    },
+    Group {
+        reason: "the same for System V shared memory",
+        rule: Rule::Judge(Judge::RefuseBits { argument: 2, bits: SHM_HUGETLB, errno: ENOMEM }),
+        calls: &[SYS_shmget],
+    },
+    Group {
+        reason: "limits of processes, but not those of process 1, and not the one that forbids core dumps",
+        rule: Rule::Judge(Judge::ProcessLimit),
+        calls: &[SYS_prlimit64],
+    },
+    Group {
+        reason: "own limits, but not the one that forbids core dumps",
+        rule: Rule::Judge(Judge::OwnLimit),
+        calls: &[SYS_setrlimit],
+    },
+    Group {
         reason: "processes and threads, bounded by the process limit and the pid namespace",
         rule: Rule::Allow,
         calls: &[
@@ -161,9 +178,7 @@ pub(super) const GROUPS: &[Group] = &[
             SYS_futex_waitv,
             SYS_rseq,
             SYS_prctl,
-            SYS_prlimit64,
             SYS_getrlimit,
-            SYS_setrlimit,
             SYS_getrusage,
             SYS_times,
             SYS_getpriority,
@@ -311,7 +326,6 @@ pub(super) const GROUPS: &[Group] = &[
         reason: "System V and POSIX IPC of the workspace's own ipc namespace, for databases",
         rule: Rule::Allow,
         calls: &[
-            SYS_shmget,
             SYS_shmat,
             SYS_shmdt,
             SYS_shmctl,
@@ -396,11 +410,7 @@ pub(super) const GROUPS: &[Group] = &[
     },
 ];
 
-/// Not named by libc: `io_pgetevents(2)`, cachestat(2), `map_shadow_stack(2)`.
-#[cfg(target_arch = "x86_64")]
-const IO_PGETEVENTS: c_long = 333;
-#[cfg(target_arch = "aarch64")]
-const IO_PGETEVENTS: c_long = 292;
+/// Not named by libc: cachestat(2), `map_shadow_stack(2)`.
 const CACHESTAT: c_long = 451;
 const MAP_SHADOW_STACK: c_long = 453;
 /// `futex_wake(2)`, `futex_wait(2)`, `futex_requeue(2)`: Linux 6.7, not yet named by libc.

@@ -122,6 +122,19 @@ fn judged(judge: Judge) -> Vec<sock_filter> {
         Judge::Socket => socket(),
         Judge::Ioctl => ioctl(),
         Judge::Personality => personality(),
+        Judge::RefuseBits { argument: index, bits, errno: number } => vec![
+            load(argument(index)),
+            jump(BPF_JSET, bits.cast_unsigned(), 0, 1),
+            ret(errno(number)),
+            ret(ALLOW),
+        ],
+        Judge::ProcessLimit => process_limit(),
+        Judge::OwnLimit => {
+            let mut program = vec![load(argument(0))];
+            program.extend(return_if_any(&[libc::RLIMIT_CORE], errno(0)));
+            program.push(ret(ALLOW));
+            program
+        }
     }
 }
 
@@ -191,6 +204,23 @@ fn ioctl() -> Vec<sock_filter> {
     let refused = [number(libc::TIOCSTI), TIOCLINUX, number(libc::TIOCSETD)];
     let mut program = vec![load(argument(1))];
     program.extend(return_if_any(&refused, errno(libc::EPERM)));
+    program.push(ret(ALLOW));
+    program
+}
+
+fn process_limit() -> Vec<sock_filter> {
+    // Without new limits (a null pointer, 64 bits wide) it only asks.
+    let mut program = vec![
+        load(argument(2)),
+        jump(BPF_JEQ, 0, 0, 3),
+        load(argument(2) + 4),
+        jump(BPF_JEQ, 0, 0, 1),
+        ret(ALLOW),
+        load(argument(0)),
+    ];
+    program.extend(return_if_any(&[1], errno(libc::EPERM)));
+    program.push(load(argument(1)));
+    program.extend(return_if_any(&[libc::RLIMIT_CORE], errno(0)));
     program.push(ret(ALLOW));
     program
 }

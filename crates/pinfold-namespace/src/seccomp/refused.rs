@@ -21,6 +21,18 @@ pub(super) const GROUPS: &[Group] = &[
         calls: &[SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register],
     },
     Group {
+        reason: "kernel AIO counts its contexts for the whole machine (fs.aio-max-nr), so one workspace could take them all; databases do without on ENOSYS",
+        rule: Rule::Refuse(ENOSYS),
+        calls: &[
+            SYS_io_setup,
+            SYS_io_destroy,
+            SYS_io_submit,
+            SYS_io_cancel,
+            SYS_io_getevents,
+            IO_PGETEVENTS,
+        ],
+    },
+    Group {
         reason: "programs for the kernel to run",
         rule: Rule::Refuse(EPERM),
         calls: &[SYS_bpf],
@@ -126,3 +138,9 @@ pub(super) const NAMESPACES: &[Group] = &[
 
 /// `open_tree_attr(2)`: Linux 6.15, not yet named by libc.
 const OPEN_TREE_ATTR: c_long = 467;
+
+/// `io_pgetevents(2)`, not named by libc.
+#[cfg(target_arch = "x86_64")]
+const IO_PGETEVENTS: c_long = 333;
+#[cfg(target_arch = "aarch64")]
+const IO_PGETEVENTS: c_long = 292;
