@@ -17,6 +17,11 @@ use serde::Serialize;
 /// Exit code of a program whose reader went away: 128 + SIGPIPE.
 pub(crate) const BROKEN_PIPE: u8 = 141;
 
+/// One of our streams takes no more, and not because its reader left.
+pub(crate) fn unwritable(stream: &str, error: &io::Error) -> Error {
+    Error::new(ErrorCode::Internal, format!("{stream} cannot be written: {error}"))
+}
+
 /// Where commands print.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -118,6 +123,6 @@ impl Output {
         if error.kind() == io::ErrorKind::BrokenPipe {
             self.closed.set(true);
         }
-        Error::new(ErrorCode::Cancelled, format!("standard output cannot be written: {error}"))
+        unwritable("standard output", error)
     }
 }

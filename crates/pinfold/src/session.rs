@@ -96,6 +96,9 @@ impl<'a> Session<'a> {
             match stop {
                 Stop::End(end) => {
                     let written = self.sink.finish().await;
+                    if let Some(error) = self.sink.failure() {
+                        return Err(error);
+                    }
                     if let (End::Exited(_), false) = (&end, written) {
                         return Ok(End::OutputClosed);
                     }

@@ -7,18 +7,18 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
+use pinfold_types::Error;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{FileType, fstat},
 };
 use tokio::sync::{mpsc, oneshot};
+
+use crate::output::unwritable;
 
 /// A pipe that polls writable takes this much without blocking (pipe(7), `PIPE_BUF`).
 const SURE_BYTES: usize = 4096;
@@ -29,8 +29,11 @@ const STDERR: u8 = 2;
 #[derive(Debug)]
 pub(super) struct Sink {
     writer: Option<Writer>,
-    closed: Arc<AtomicBool>,
+    failed: Arc<Failed>,
 }
+
+/// The first write that failed: its stream, and why.
+type Failed = OnceLock<(u8, io::Error)>;
 
 #[derive(Debug)]
 struct Writer {
@@ -40,19 +43,21 @@ struct Writer {
 
 impl Sink {
     pub(super) fn new() -> Self {
-        Self { writer: None, closed: Arc::new(AtomicBool::new(false)) }
+        Self { writer: None, failed: Arc::default() }
     }
 
     /// Writes all of it; false when the reader has gone.
     pub(super) async fn write(&mut self, stream: u8, data: Bytes) -> bool {
         if self.writer.is_none() && takes_now(stream, data.len()) {
-            return put(stream, &data).is_ok();
+            return put_or_note(stream, &data, &self.failed);
         }
         if self.writer.is_none() {
-            self.writer = start(Arc::clone(&self.closed));
+            self.writer = start(Arc::clone(&self.failed));
         }
-        let Some(writer) = &self.writer else { return put(stream, &data).is_ok() };
-        writer.queue.send((stream, data)).await.is_ok() && !self.closed.load(Ordering::Relaxed)
+        let Some(writer) = &self.writer else {
+            return put_or_note(stream, &data, &self.failed);
+        };
+        writer.queue.send((stream, data)).await.is_ok() && self.failed.get().is_none()
     }
 
     /// A word of our own on standard error.
@@ -64,22 +69,39 @@ impl Sink {
     pub(super) async fn finish(&mut self) -> bool {
         if let Some(Writer { queue, done }) = self.writer.take() {
             drop(queue);
-            // An error means that the thread ended early, which `closed` says too.
+            // An error means that the thread ended early, which `failed` says too.
             let _ended = done.await;
         }
-        !self.closed.load(Ordering::Relaxed)
+        self.failed.get().is_none()
+    }
+
+    /// Why writing failed, where that is not the reader's having gone.
+    pub(super) fn failure(&self) -> Option<Error> {
+        let (stream, error) = self.failed.get()?;
+        let name = if *stream == STDERR { "standard error" } else { "standard output" };
+        (error.kind() != io::ErrorKind::BrokenPipe).then(|| unwritable(name, error))
     }
 }
 
-fn start(closed: Arc<AtomicBool>) -> Option<Writer> {
+/// Writes all of it; false, with the reason kept, when that fails.
+fn put_or_note(stream: u8, data: &[u8], failed: &Failed) -> bool {
+    match put(stream, data) {
+        Ok(()) => true,
+        Err(error) => {
+            let _first = failed.set((stream, error));
+            false
+        }
+    }
+}
+
+fn start(failed: Arc<Failed>) -> Option<Writer> {
     let (queue, mut work) = mpsc::channel::<(u8, Bytes)>(4);
     let (finished, done) = oneshot::channel();
     std::thread::Builder::new()
         .name("output".into())
         .spawn(move || {
             while let Some((stream, data)) = work.blocking_recv() {
-                if put(stream, &data).is_err() {
-                    closed.store(true, Ordering::Relaxed);
+                if !put_or_note(stream, &data, &failed) {
                     break;
                 }
             }
