@@ -186,10 +186,19 @@ impl Inner {
         if reference.starts_with("snap_") {
             let id: SnapshotId = reference.parse()?;
             let row = self.store.snapshot(id).await?;
-            let usable = row.filter(|row| {
-                row.state == SnapshotState::Ready && of.is_none_or(|of| of == row.workspace)
-            });
-            return usable.ok_or_else(unknown);
+            let row = row.filter(|row| row.state == SnapshotState::Ready).ok_or_else(unknown)?;
+            if of.is_some_and(|of| of != row.workspace) {
+                let owner = row.workspace_name.as_str();
+                return Err(Error::new(
+                    ErrorCode::Conflict,
+                    format!("snapshot {id} belongs to another workspace, {owner:?}"),
+                )
+                .hint(format!(
+                    "a workspace is put back to its own snapshots; make a new one of this: \
+                     pinfold fork {id}"
+                )));
+            }
+            return Ok(row);
         }
         let (of, name) = match reference.split_once('/') {
             Some((workspace, name)) if of.is_none() => {
