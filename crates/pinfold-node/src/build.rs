@@ -78,6 +78,34 @@ impl LocalNode {
     }
 }
 
+/// Longest line of output that is kept whole.
+const MAX_LINE_BYTES: usize = 16 << 10;
+
+/// Output gathered into whole lines: programs write in pieces, curl's progress byte by byte.
+#[derive(Debug, Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    /// The lines that these bytes end, or that have grown too long to be kept.
+    fn push(&mut self, bytes: &[u8]) -> Option<String> {
+        let ended = bytes.iter().rposition(|byte| *byte == b'\n').map(|at| self.0.len() + at + 1);
+        self.0.extend_from_slice(bytes);
+        let whole = ended.or_else(|| (self.0.len() >= MAX_LINE_BYTES).then_some(self.0.len()))?;
+        let rest = self.0.split_off(whole);
+        Some(text(std::mem::replace(&mut self.0, rest)))
+    }
+
+    /// What no line feed ended.
+    fn finish(self) -> Option<String> {
+        (!self.0.is_empty()).then(|| text(self.0))
+    }
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
 /// A build under way.
 struct Build {
     inner: Arc<Inner>,
@@ -213,18 +241,33 @@ impl Build {
         };
         spec.check()?;
         let mut stream = live.guest()?.exec(pinfold_types::ExecId::generate(), spec).await?;
+        let (mut out, mut err) = (Lines::default(), Lines::default());
+        let mut end = Err(Error::internal("a stream ended without its end"));
         while let Some(event) = stream.next().await {
-            match event {
-                ExecEvent::Stdout(bytes) | ExecEvent::Stderr(bytes) => {
-                    let text = String::from_utf8_lossy(&bytes).into_owned();
-                    self.tell(ImageProgress::Output { text }).await;
+            let text = match event {
+                ExecEvent::Stdout(bytes) => out.push(&bytes),
+                ExecEvent::Stderr(bytes) => err.push(&bytes),
+                ExecEvent::Exited(result) => {
+                    end = if result.exit_code == Some(0) { Ok(()) } else { Err(failed(&result)) };
+                    break;
                 }
-                ExecEvent::Exited(result) if result.exit_code == Some(0) => return Ok(()),
-                ExecEvent::Exited(result) => return Err(failed(&result)),
-                ExecEvent::Failed(failed) => return Err(failed),
-            }
+                ExecEvent::Failed(failed) => {
+                    end = Err(failed);
+                    break;
+                }
+            };
+            self.output(text).await;
         }
-        Err(Error::internal("a stream ended without its end"))
+        for rest in [out, err] {
+            self.output(rest.finish()).await;
+        }
+        end
+    }
+
+    async fn output(&self, text: Option<String>) {
+        if let Some(text) = text {
+            self.tell(ImageProgress::Output { text }).await;
+        }
     }
 
     async fn copy(&self, live: &Live, sources: &[String], target: &str) -> Result<()> {
@@ -330,4 +373,29 @@ fn shown(step: &Step) -> String {
         Action::Cmd(words) => format!("CMD {words:?}"),
     };
     pinfold_types::name::excerpt(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Lines, MAX_LINE_BYTES};
+
+    #[test]
+    fn output_comes_in_whole_lines() {
+        let mut lines = Lines::default();
+        for byte in "% Tot\u{e9}".as_bytes() {
+            assert_eq!(lines.push(&[*byte]), None);
+        }
+        assert_eq!(lines.push(b"al\nnext\nha"), Some("% Tot\u{e9}al\nnext\n".into()));
+        assert_eq!(lines.push(b"lf"), None);
+        assert_eq!(lines.finish(), Some("half".into()));
+        assert_eq!(Lines::default().finish(), None);
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_kept_without_bound() {
+        let mut lines = Lines::default();
+        let told = lines.push(&vec![b'x'; MAX_LINE_BYTES]).expect("it is long enough");
+        assert_eq!(told.len(), MAX_LINE_BYTES);
+        assert_eq!(lines.finish(), None);
+    }
 }
