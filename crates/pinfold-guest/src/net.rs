@@ -39,7 +39,7 @@ async fn connect(port: u16) -> Result<TcpStream, Error> {
         }
     }
     Err(failure::on(&format!("connect to port {port} inside the workspace"), &last)
-        .hint("is the program listening? `pinfold ports` lists what is"))
+        .hint("is the program listening? `pinfold ports ls WORKSPACE` lists what is"))
 }
 
 /// Joins a stream to a port, each direction until its own end.

@@ -168,7 +168,10 @@ fn action(word: &str, rest: &str, line: usize) -> Result<Action, Error> {
         "WORKDIR" => Ok(Action::Workdir(rest.to_owned())),
         "USER" => Ok(Action::User(rest.to_owned())),
         "FROM" => Err(wrong(line, "there is only one FROM, at the top")),
-        "ADD" => Err(wrong(line, "ADD is not a step; use COPY, or RUN with curl")),
+        "ADD" => Err(wrong(
+            line,
+            "ADD is not a step; use COPY (steps have no network: fetch the file first)",
+        )),
         "ARG" => Err(wrong(line, "ARG is not a step; use ENV")),
         "ENTRYPOINT" => Err(wrong(line, "ENTRYPOINT is not a step; use CMD")),
         other => Err(wrong(line, &format!("{:?} is not a step", excerpt(other)))),
