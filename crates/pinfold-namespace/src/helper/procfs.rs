@@ -15,19 +15,19 @@ use crate::failure::{AtStep, Failure, Step};
 /// Files of /proc that speak of the whole machine and that no program needs. Most are for the
 /// host's root alone already; the masks hold where a kernel is less strict.
 const MASKED_FILES: [&str; 13] = [
-    "cmdline",    // how the machine was booted, perhaps with tokens
-    "config.gz",  // how its kernel was built
-    "partitions", // its disks
-    "diskstats",  // what they do
-    "kcore",      // physical memory
-    "keys",       // key rings of others
-    "key-users",  // who has key rings
-    "kmsg",       // kernel log
-    "kallsyms",   // kernel addresses
+    "cmdline",       // how the machine was booted, perhaps with tokens
+    "config.gz",     // how its kernel was built
+    "partitions",    // its disks
+    "diskstats",     // what they do
+    "kcore",         // physical memory
+    "keys",          // key rings of others
+    "key-users",     // who has key rings
+    "kmsg",          // kernel log
+    "kallsyms",      // kernel addresses
     "sysrq-trigger", // reboot and worse
-    "timer_list", // kernel addresses, other processes' timers
-    "sched_debug", // other processes
-    "interrupts", // timing of other workspaces' work
+    "timer_list",    // kernel addresses, other processes' timers
+    "sched_debug",   // other processes
+    "interrupts",    // timing of other workspaces' work
 ];
 
 /// Directories of /proc that show the machine's hardware.

@@ -135,8 +135,8 @@ pub(super) const GROUPS: &[Group] = &[
         calls: &[SYS_mmap],
     },
     Group {
-        reason: "the same for files in memory",
-        rule: Rule::Judge(Judge::RefuseBits { argument: 1, bits: 4, errno: ENOMEM }),
+        reason: "the same for files in memory; EINVAL is what programs that probe the flags expect",
+        rule: Rule::Judge(Judge::RefuseBits { argument: 1, bits: 4, errno: EINVAL }),
         calls: &[SYS_memfd_create],
     },
     Group {

@@ -105,7 +105,7 @@ fn arguments_decide() {
         (libc::SYS_mmap, &[0, 4096, 3, 0x22], Ok(())),
         (libc::SYS_mmap, &[0, 4096, 3, 0x4_0022], Err(libc::ENOMEM)),
         (libc::SYS_memfd_create, &[0, 3], Ok(())),
-        (libc::SYS_memfd_create, &[0, 4], Err(libc::ENOMEM)),
+        (libc::SYS_memfd_create, &[0, 4], Err(libc::EINVAL)),
         (libc::SYS_shmget, &[0, 4096, 0o1600], Ok(())),
         (libc::SYS_shmget, &[0, 4096, 0o5600], Err(libc::ENOMEM)),
         (libc::SYS_prlimit64, &[1, 7, 0, 0x7fff_0000_0000], Ok(())),
