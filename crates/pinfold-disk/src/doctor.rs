@@ -1,10 +1,10 @@
 //! What `pinfold doctor` says about disks: the method, its cost as measured here, and the mend
 //! where a better one could be had.
 
-use std::{path::Path, time::Instant};
+use std::{fmt::Write as _, path::Path, time::Instant};
 
 use pinfold_types::{
-    Mode,
+    ByteSize, Mode,
     api::{Finding, Verdict},
     config::{PoolConfig, PoolKind},
     limits::LimitKind,
@@ -12,10 +12,14 @@ use pinfold_types::{
 
 use crate::{
     btrfs::image,
+    error::MAKE_ROOM,
     open,
     pool::Pool,
-    types::{DiskLimits, PoolMethod},
+    types::{DiskLimits, PoolMethod, PoolSpace},
 };
+
+/// Less free space than this, in a pool of twenty times as much, is nearly none.
+const NEARLY_NONE: u64 = 1 << 30;
 
 /// How many snapshots are timed.
 const SAMPLES: usize = 5;
@@ -61,15 +65,26 @@ pub(crate) fn measure(pool: &Pool) -> Vec<Finding> {
         });
     }
     found.push(match pool.space() {
-        Ok(space) => finding(
-            "free space",
-            Verdict::Ok,
-            format!("{} MiB of {} MiB free", space.free_bytes >> 20, space.total_bytes >> 20),
-            None,
-        ),
+        Ok(space) => room(space, pool.min_free_bytes()),
         Err(error) => finding("free space", Verdict::Missing, error.message, None),
     });
     found
+}
+
+/// Whether there is room for workspaces.
+fn room(space: PoolSpace, least: u64) -> Finding {
+    let (free, total) = (space.free_bytes, space.total_bytes);
+    let mut detail = format!("{} of {} free", ByteSize(free), ByteSize(total));
+    let verdict = if free < least {
+        let _infallible = write!(detail, ", less than pool.min_free_bytes ({})", ByteSize(least));
+        Verdict::Missing
+    } else if free < NEARLY_NONE.min(total / 20) {
+        Verdict::Degraded
+    } else {
+        Verdict::Ok
+    };
+    let mend = (verdict != Verdict::Ok).then(|| MAKE_ROOM.to_owned());
+    finding("free space", verdict, detail, mend)
 }
 
 /// Makes, snapshots, clones and removes scratch disks, and says what each took.
@@ -141,4 +156,22 @@ fn better(config: &PoolConfig, home: &Path, mode: Mode, pool: &Pool) -> Option<F
         )
     };
     Some(finding("better method", Verdict::Degraded, detail, Some(mend)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_without_room_is_not_fine() {
+        let verdict = |free_bytes, least| {
+            let found = room(PoolSpace { total_bytes: 100 << 30, free_bytes }, least);
+            assert_eq!(found.mend.is_some(), found.verdict != Verdict::Ok, "{found:?}");
+            found.verdict
+        };
+        assert_eq!(verdict(50 << 30, 512 << 20), Verdict::Ok);
+        assert_eq!(verdict(511 << 20, 512 << 20), Verdict::Missing);
+        assert_eq!(verdict(900 << 20, 512 << 20), Verdict::Degraded);
+        assert_eq!(verdict(4 << 10, 0), Verdict::Degraded);
+    }
 }

@@ -1,8 +1,18 @@
 //! What can go wrong with a disk, by step.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use pinfold_types::{Error, ErrorCode};
+use pinfold_types::{ByteSize, Error, ErrorCode};
+use rustix::io::Errno;
+
+use crate::layout::Shelf;
+
+/// The mend of a full pool.
+pub(crate) const MAKE_ROOM: &str = "remove what is not needed (`pinfold ls`, `pinfold rm`, `pinfold snapshot \
+                         rm`), or give a new pool more room: pool.loop_bytes";
 
 /// Why a pool operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -26,10 +36,17 @@ pub enum DiskError {
     #[error("the pool holds no disk {0}")]
     Missing(String),
     /// The pool has less free space than the configuration demands.
-    #[error("the pool has {free} bytes free, and pool.min_free_bytes is {least}")]
+    #[error(
+        "the pool {} is full: {} of {} free, and pool.min_free_bytes keeps {}",
+        path.display(), ByteSize(*free), ByteSize(*total), ByteSize(*least)
+    )]
     PoolFull {
+        /// The pool's directory.
+        path: PathBuf,
         /// Free bytes.
         free: u64,
+        /// All bytes.
+        total: u64,
         /// `pool.min_free_bytes`.
         least: u64,
     },
@@ -129,10 +146,7 @@ impl DiskError {
             }
             Self::ForeignFile { .. } => ErrorCode::Conflict,
             Self::Io { source, .. }
-                if matches!(
-                    source.raw_os_error().map(rustix::io::Errno::from_raw_os_error),
-                    Some(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)
-                ) =>
+                if matches!(Errno::from_io_error(source), Some(Errno::NOSPC | Errno::DQUOT)) =>
             {
                 ErrorCode::DiskFull
             }
@@ -143,9 +157,7 @@ impl DiskError {
     fn mend(&self) -> Option<String> {
         Some(match self {
             Self::NoMkfs => "apt-get install btrfs-progs".into(),
-            Self::PoolFull { .. } => {
-                "remove workspaces or snapshots (`pinfold ls`, `pinfold snapshot ls`)".into()
-            }
+            Self::PoolFull { .. } => MAKE_ROOM.into(),
             Self::CannotEnforce { .. } => {
                 "leave the limit out, or give the pool a filesystem with quotas \
                  (`pinfold doctor` says how)"
@@ -171,8 +183,7 @@ impl From<DiskError> for Error {
     fn from(error: DiskError) -> Self {
         let mut public = match error.code() {
             ErrorCode::Internal => Self::internal(&error),
-            ErrorCode::DiskFull => Self::new(ErrorCode::DiskFull, error.to_string())
-                .hint("raise disk_bytes, or remove what is not needed"),
+            ErrorCode::DiskFull => full(&error),
             code => Self::new(code, error.to_string()),
         };
         if let Some(mend) = error.mend() {
@@ -182,5 +193,68 @@ impl From<DiskError> for Error {
             DiskError::Io { source, .. } => public.context(format!("{error}: {source}")),
             _ => public,
         }
+    }
+}
+
+/// What ran out: the room of one disk, or that of all.
+fn full(error: &DiskError) -> Error {
+    let DiskError::Io { object, source, .. } = error else {
+        return Error::new(ErrorCode::DiskFull, error.to_string());
+    };
+    if Errno::from_io_error(source) == Some(Errno::DQUOT) {
+        return Error::new(ErrorCode::DiskFull, format!("the disk is at its limit: {error}"))
+            .hint("raise disk_bytes (`pinfold set WORKSPACE --disk SIZE`), or remove files");
+    }
+    let place = Path::new(object);
+    let pool = pool_of(place);
+    let holds = pool.or_else(|| place.ancestors().find(|path| path.exists()));
+    let space =
+        holds.and_then(|path| rustix::fs::statvfs(path).ok()).map_or_else(String::new, |stat| {
+            let size = |blocks: u64| ByteSize(blocks.saturating_mul(stat.f_frsize));
+            format!(": {} of {} free", size(stat.f_bavail), size(stat.f_blocks))
+        });
+    let name = match pool {
+        Some(path) => format!("the pool {}", path.display()),
+        None => format!("the filesystem of {object}"),
+    };
+    Error::new(ErrorCode::DiskFull, format!("{name} is full{space}")).hint(MAKE_ROOM)
+}
+
+/// The directory above the shelf that this lies on.
+fn pool_of(place: &Path) -> Option<&Path> {
+    let shelf = |path: &&Path| {
+        Shelf::ALL.iter().any(|shelf| path.file_name().is_some_and(|name| name == shelf.name()))
+    };
+    place.is_absolute().then(|| place.ancestors().find(shelf)?.parent()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn io(object: &str, errno: Errno) -> Error {
+        DiskError::Io { step: "make the subvolume", object: object.into(), source: errno.into() }
+            .into()
+    }
+
+    #[test]
+    fn a_full_pool_is_told_from_a_disk_at_its_limit() {
+        let full = io("/nowhere/pool/partial/3/ws_1", Errno::NOSPC);
+        assert_eq!(full.code, ErrorCode::DiskFull);
+        assert_eq!(full.message, "the pool /nowhere/pool is full");
+        assert!(full.hint.as_deref().is_some_and(|hint| hint.contains("pinfold rm")), "{full:?}");
+        let limit = io("/nowhere/pool/disks/ws_1", Errno::DQUOT);
+        assert_eq!(limit.code, ErrorCode::DiskFull);
+        assert!(limit.message.starts_with("the disk is at its limit"), "{limit:?}");
+        assert!(limit.hint.as_deref().is_some_and(|hint| hint.contains("--disk")), "{limit:?}");
+    }
+
+    #[test]
+    fn a_full_pool_says_how_much_is_left() {
+        let here = tempfile::tempdir().expect("a directory");
+        let object = here.path().join("disks/ws_1");
+        std::fs::create_dir_all(&object).expect("directories");
+        let full = io(&object.display().to_string(), Errno::NOSPC);
+        assert!(full.message.contains(" free"), "{full:?}");
     }
 }

@@ -47,7 +47,7 @@ impl Shelf {
     pub(crate) const ALL: [Self; 5] =
         [Self::Disks, Self::Snapshots, Self::Warm, Self::Partial, Self::Trash];
 
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Disks => "disks",
             Self::Snapshots => "snapshots",

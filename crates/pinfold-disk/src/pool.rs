@@ -59,6 +59,11 @@ impl Pool {
         doctor::measure(self)
     }
 
+    /// `pool.min_free_bytes`: with less free, nothing is made.
+    pub(crate) fn min_free_bytes(&self) -> u64 {
+        self.inner.min_free_bytes
+    }
+
     /// How disks are kept.
     pub fn method(&self) -> PoolMethod {
         self.inner.backend.method()

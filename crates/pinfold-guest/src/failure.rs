@@ -9,8 +9,13 @@ use rustix::io::Errno;
 pub fn on_path(doing: &str, path: &str, error: &io::Error) -> Error {
     let code = code(error);
     let made = Error::new(code, format!("cannot {doing} {:?}: {}", excerpt(path), reason(error)));
-    match code {
-        ErrorCode::DiskFull => made.hint("remove files or raise disk_bytes"),
+    match Errno::from_io_error(error) {
+        Some(Errno::DQUOT) => made.hint("remove files, or raise disk_bytes"),
+        // A quota says DQUOT, so this is a filesystem's own end: the pool's, or a tmpfs'.
+        Some(Errno::NOSPC) => made.hint(
+            "remove files; where its disk has not reached disk_bytes, the pool itself is full: \
+             `pinfold doctor`",
+        ),
         _ => made,
     }
 }

@@ -19,7 +19,7 @@ const MAX_WARM: usize = 256;
 pub(crate) struct Inner {
     pub(crate) layout: Layout,
     pub(crate) backend: Box<dyn Backend>,
-    min_free_bytes: u64,
+    pub(super) min_free_bytes: u64,
     warm: Mutex<Warm>,
     making: RwLock<()>,
     /// Disks that were copied since the start. An earlier one's copies are found by the charge.
@@ -154,9 +154,14 @@ impl Inner {
     }
 
     pub(super) fn check_room(&self) -> Result<(), DiskError> {
-        let free = self.space()?.free_bytes;
-        if free < self.min_free_bytes {
-            return Err(DiskError::PoolFull { free, least: self.min_free_bytes });
+        let space = self.space()?;
+        if space.free_bytes < self.min_free_bytes {
+            return Err(DiskError::PoolFull {
+                path: self.layout.path.clone(),
+                free: space.free_bytes,
+                total: space.total_bytes,
+                least: self.min_free_bytes,
+            });
         }
         Ok(())
     }
