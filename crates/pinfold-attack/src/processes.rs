@@ -123,8 +123,13 @@ fn nice_down() -> Tried {
     Ok("nice -20".into())
 }
 fn prlimit_init() -> Tried {
-    // With few open files, process 1 could start nothing any more.
-    let limit = libc::rlimit { rlim_cur: 3, rlim_max: 65_536 };
+    // Lower, which takes no right of its own: with few open files process 1 could start nothing.
+    // One fewer than now shows it and does no harm.
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live out-parameter; one's own are as high as those of process 1.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    limit.rlim_cur -= 1;
+    limit.rlim_max -= 1;
     // SAFETY: a live limit, no old one asked for.
     let done =
         unsafe { libc::prlimit(1, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
