@@ -20,6 +20,7 @@ use crate::channel::{Gone, Incoming, Stream};
 
 pub mod header;
 pub mod pack;
+mod partial;
 pub mod unpack;
 
 /// Archives at once.
@@ -74,6 +75,8 @@ fn cut_off() -> Error {
 struct Outlet {
     pieces: mpsc::Sender<Bytes>,
     buffer: BytesMut,
+    /// Told with the first piece, so that what fails before is an answer and no broken stream.
+    begun: Option<oneshot::Sender<Result<(), Error>>>,
 }
 
 impl Write for Outlet {
@@ -88,6 +91,9 @@ impl Write for Outlet {
     fn flush(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
+        }
+        if let Some(begun) = self.begun.take() {
+            drop(begun.send(Ok(())));
         }
         let piece = std::mem::replace(&mut self.buffer, BytesMut::with_capacity(2 * PIECE));
         self.pieces
@@ -104,20 +110,18 @@ pub async fn get(stream: Stream, path: String) {
         Err(error) => return stream.fail(&error),
     };
     let (pieces, mut ready) = mpsc::channel(QUEUE);
-    let (opened, found) = oneshot::channel();
+    let (begun, found) = oneshot::channel();
     let work = move || {
-        let source = match pack::Source::open(&path) {
-            Ok(source) => {
-                drop(opened.send(Ok(())));
-                source
+        let buffer = BytesMut::with_capacity(2 * PIECE);
+        let mut outlet = Outlet { pieces, buffer, begun: Some(begun) };
+        let packed = pack::Source::open(&path).and_then(|source| source.pack(&mut outlet));
+        match (packed, outlet.begun.take()) {
+            (Err(error), Some(begun)) => {
+                drop(begun.send(Err(error)));
+                Ok(())
             }
-            Err(error) => {
-                drop(opened.send(Err(error)));
-                return Ok(());
-            }
-        };
-        let mut outlet = Outlet { pieces, buffer: BytesMut::with_capacity(2 * PIECE) };
-        source.pack(&mut outlet)
+            (packed, _) => packed,
+        }
     };
     let done = match on_thread(work) {
         Ok(done) => done,

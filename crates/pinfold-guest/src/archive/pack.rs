@@ -1,4 +1,7 @@
 //! Packing a path, without following links and without leaving sockets and devices in it.
+//!
+//! Files of the kernel's views, as those of `/proc`, say nothing of their size: they are read to
+//! their end before their header is written.
 
 use std::{
     collections::HashMap,
@@ -9,10 +12,10 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use pinfold_types::{Error, ErrorCode};
+use pinfold_types::{Error, ErrorCode, name::excerpt};
 use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat},
     io::Errno,
@@ -28,10 +31,15 @@ const MAX_LINKS: usize = 1 << 16;
 /// File systems that are views of the kernel, not content: proc, sysfs, devpts, cgroup.
 const VIEWS: [i64; 5] = [0x9fa0, 0x6265_6572, 0x1cd1, 0x0027_e0eb, 0x6367_7270];
 
+/// Most bytes of a file of such a view.
+const MAX_VIEW_BYTES: u64 = 4 << 20;
+
 /// A path that is there.
 #[derive(Debug)]
 pub struct Source {
     shown: String,
+    /// What the archive's names are below.
+    above: PathBuf,
     parent: OwnedFd,
     name: Vec<u8>,
     /// Only what is below, without the directory itself: the path ended in `/.` or was `/`.
@@ -43,7 +51,8 @@ impl Source {
     /// its end, or for `/`, they begin below it.
     ///
     /// # Errors
-    /// `not_found` and so on, naming the path.
+    /// `not_found` and so on, naming the path; `unprocessable` for a device, socket or pipe, and
+    /// for a directory of a view of the kernel.
     pub fn open(path: &str) -> Result<Self, Error> {
         let failed = |error: io::Error| on_path("pack", path, &error);
         let plain = path.trim_end_matches('/');
@@ -65,12 +74,28 @@ impl Source {
                 (true, ..) => (Path::new(place), OsStr::new(".")),
             };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let above = parent.to_owned();
         let parent =
             rustix::fs::open(parent, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        let facts = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| failed(errno.into()))?;
+        let refused =
+            |why: &str| Error::new(ErrorCode::Unprocessable, format!("{:?} {why}", excerpt(path)));
+        match FileType::from_raw_mode(facts.st_mode) {
+            FileType::RegularFile | FileType::Symlink => {}
+            FileType::Directory => {
+                let below = open_dir(parent.as_fd(), name).map_err(failed)?;
+                if is_view(&below) {
+                    return Err(refused("is a view of the kernel, not a directory of files")
+                        .hint("copy single files of it"));
+                }
+            }
+            FileType::Fifo => return Err(refused("is a pipe: it has no content to copy")),
+            FileType::Socket => return Err(refused("is a socket: it has no content to copy")),
+            _ => return Err(refused("is a device: it has no content to copy")),
+        }
         let name = name.as_bytes().to_vec();
-        Ok(Self { shown: path.to_owned(), parent, name, content })
+        Ok(Self { shown: path.to_owned(), above, parent, name, content })
     }
 
     /// Writes the archive.
@@ -78,7 +103,8 @@ impl Source {
     /// # Errors
     /// When something cannot be read, or `out` has gone.
     pub fn pack(&self, out: &mut impl Write) -> Result<(), Error> {
-        let mut work = Packing { out, links: HashMap::new(), buffer: vec![0; 128 << 10] };
+        let mut work =
+            Packing { out, links: HashMap::new(), buffer: vec![0; 128 << 10], failed_at: None };
         let result = if self.content {
             open_dir(self.parent.as_fd(), ".")
                 .and_then(|directory| work.below(&directory, &mut Vec::new(), 0))
@@ -89,7 +115,19 @@ impl Source {
         result
             .and_then(|()| work.out.write_all(&[0; 2 * BLOCK]))
             .and_then(|()| work.out.flush())
-            .map_err(|error| on_path("pack", &self.shown, &error))
+            .map_err(|error| {
+                let whole = work.failed_at.take().map(|at| self.above.join(OsStr::from_bytes(&at)));
+                let shown = whole.map_or_else(
+                    || self.shown.clone(),
+                    |whole| whole.to_string_lossy().into_owned(),
+                );
+                let mut said = on_path("read", &shown, &error);
+                if Errno::from_io_error(&error) == Some(Errno::IO) {
+                    // The file's own answer, as of /proc/PID/mem: no fault of ours.
+                    said.code = ErrorCode::Unprocessable;
+                }
+                said
+            })
     }
 }
 
@@ -97,6 +135,8 @@ struct Packing<'a, W> {
     out: &'a mut W,
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
+    /// The deepest entry that could not be packed.
+    failed_at: Option<Vec<u8>>,
 }
 
 impl<W: Write> Packing<'_, W> {
@@ -128,6 +168,18 @@ impl<W: Write> Packing<'_, W> {
         path: &mut Vec<u8>,
         depth: usize,
     ) -> io::Result<()> {
+        self.entry(parent, name, path, depth).inspect_err(|_| {
+            self.failed_at.get_or_insert_with(|| path.clone());
+        })
+    }
+
+    fn entry(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        path: &mut Vec<u8>,
+        depth: usize,
+    ) -> io::Result<()> {
         let facts = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(facts) => facts,
             // Removed since it was listed.
@@ -141,9 +193,7 @@ impl<W: Write> Packing<'_, W> {
                     self.out,
                     &entry(Type::Directory, [&path[..], b"/"].concat(), &facts),
                 )?;
-                let view =
-                    rustix::fs::fstatfs(&below).is_ok_and(|system| VIEWS.contains(&system.f_type));
-                if view { Ok(()) } else { self.below(&below, path, depth + 1) }
+                if is_view(&below) { Ok(()) } else { self.below(&below, path, depth + 1) }
             }
             FileType::RegularFile => self.file(parent, name, path),
             FileType::Symlink => {
@@ -180,6 +230,10 @@ impl<W: Write> Packing<'_, W> {
                 self.links.insert(identity, path.to_vec());
             }
         }
+        // No blocks: empty, all holes, or made up by the kernel as it is read.
+        if facts.st_blocks == 0 && is_view(&file) {
+            return self.view(file, path, &facts);
+        }
         let size = u64::try_from(facts.st_size).unwrap_or(0);
         let mut made = entry(Type::File, path.to_vec(), &facts);
         made.size = size;
@@ -203,6 +257,24 @@ impl<W: Write> Packing<'_, W> {
         }
         header::pad(self.out, size)
     }
+
+    fn view(&mut self, file: File, path: &[u8], facts: &Stat) -> io::Result<()> {
+        let mut content = Vec::new();
+        file.take(MAX_VIEW_BYTES + 1).read_to_end(&mut content)?;
+        let size = content.len() as u64;
+        if size > MAX_VIEW_BYTES {
+            return Err(Errno::FBIG.into());
+        }
+        let mut made = entry(Type::File, path.to_vec(), facts);
+        made.size = size;
+        header::write(self.out, &made)?;
+        self.out.write_all(&content)?;
+        header::pad(self.out, size)
+    }
+}
+
+fn is_view(file: impl AsFd) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|system| VIEWS.contains(&system.f_type))
 }
 
 fn entry(kind: Type, path: Vec<u8>, facts: &Stat) -> Entry {

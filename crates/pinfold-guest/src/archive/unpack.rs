@@ -3,6 +3,10 @@
 //! Every path is walked from the directory's descriptor, component by component, without
 //! following links: an archive that makes a link and then writes through it meets an error. Links
 //! are made as they are; they are only names. Devices are refused.
+//!
+//! A file or link gets its name when it is whole: what had the name before is there until then,
+//! and stays when the archive breaks off or the disk is full. Neither a directory nor a file takes
+//! the place of the other.
 
 use std::{
     collections::BTreeMap,
@@ -15,11 +19,14 @@ use std::{
 use pinfold_proto::{ArchiveOptions, Archived};
 use pinfold_types::{Error, ErrorCode, limits::MAX_PATH_BYTES, name::excerpt};
 use rustix::{
-    fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags},
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags},
     io::Errno,
 };
 
-use super::header::{Entry, Reader, TarError, Type};
+use super::{
+    header::{Entry, Reader, TarError, Type},
+    partial::Partial,
+};
 use crate::failure;
 
 /// Directories whose times are set at the end.
@@ -29,7 +36,8 @@ const MAX_LATER: usize = 1 << 16;
 ///
 /// # Errors
 /// `bad_image` for an archive that is damaged or reaches outside, `too_large` beyond
-/// `max_bytes`, `disk_full`. What was unpacked before stays.
+/// `max_bytes`, `invalid_path` where a directory would replace something else or something else a
+/// directory, `disk_full`. What was unpacked before stays.
 pub fn unpack(
     archive: impl Read,
     directory: &Path,
@@ -54,7 +62,7 @@ pub fn unpack(
         buffer: vec![0; 128 << 10],
     };
     while let Some(entry) = reader.entry().map_err(|error| damaged(&error))? {
-        work.entry(&entry, &mut reader).map_err(|why| why.named(&entry.path))?;
+        work.entry(&entry, &mut reader).map_err(|why| why.named(&shown, &entry.path))?;
     }
     reader.drain().map_err(|error| damaged(&error))?;
     work.finish();
@@ -66,7 +74,7 @@ fn damaged(error: &TarError) -> Error {
 }
 
 fn is_dir(mode: u32) -> bool {
-    rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::Directory
+    FileType::from_raw_mode(mode) == FileType::Directory
 }
 
 /// Why an entry was not unpacked.
@@ -74,6 +82,8 @@ fn is_dir(mode: u32) -> bool {
 enum EntryError {
     #[error("{0}")]
     Refused(&'static str),
+    #[error("is {there}; {new} cannot replace it")]
+    Occupied { there: &'static str, new: &'static str },
     #[error("it passes the limit of {0} bytes")]
     TooMuch(u64),
     #[error(transparent)]
@@ -89,14 +99,21 @@ impl From<Errno> for EntryError {
 }
 
 impl EntryError {
-    fn named(self, path: &[u8]) -> Error {
-        let path = excerpt(&String::from_utf8_lossy(path));
+    fn named(self, directory: &str, path: &[u8]) -> Error {
+        let path = String::from_utf8_lossy(path);
+        if matches!(self, Self::Occupied { .. }) {
+            let whole = Path::new(directory).join(path.trim_start_matches('/'));
+            let whole = excerpt(&whole.to_string_lossy());
+            return Error::new(ErrorCode::InvalidPath, format!("{whole} {self}"))
+                .hint("remove it first, or name another destination");
+        }
+        let path = excerpt(&path);
         match self {
             Self::System(error) => failure::on_path("unpack", &path, &error),
             Self::TooMuch(_) => Error::new(ErrorCode::TooLarge, format!("{path:?}: {self}")),
             Self::Tar(error) => Error::new(ErrorCode::BadImage, format!("{path:?}: {error}")),
-            Self::Refused(why) => {
-                Error::new(ErrorCode::BadImage, format!("the archive's entry {path:?} {why}"))
+            Self::Refused(_) | Self::Occupied { .. } => {
+                Error::new(ErrorCode::BadImage, format!("the archive's entry {path:?} {self}"))
             }
         }
     }
@@ -157,20 +174,25 @@ impl Unpacking<'_> {
                 }
             }
             Type::File => {
-                let file = Self::make_file(parent.as_fd(), name)?;
+                Self::must_be_replaceable(parent.as_fd(), name, "a file")?;
+                let (partial, file) = Self::make_file(parent.as_fd())?;
                 self.content(&file, entry.size, reader)?;
                 self.facts(&file, entry)?;
                 if self.options.times {
                     let _ = rustix::fs::futimens(&file, &times(entry.mtime));
                 }
+                partial.finish(name)?;
             }
             Type::Symlink => {
                 if entry.link.is_empty() || entry.link.contains(&0) {
                     return Err(EntryError::Refused("is a link without a target"));
                 }
-                Self::clear(parent.as_fd(), name)?;
-                rustix::fs::symlinkat(entry.link.as_slice(), &parent, name)?;
-                self.link_facts(parent.as_fd(), name, entry);
+                Self::must_be_replaceable(parent.as_fd(), name, "a link")?;
+                let (partial, ()) = Partial::make(parent.as_fd(), |free| {
+                    rustix::fs::symlinkat(entry.link.as_slice(), &parent, free)
+                })?;
+                self.link_facts(parent.as_fd(), partial.name(), entry);
+                partial.finish(name)?;
             }
             Type::HardLink => {
                 let target = self::parts(&entry.link)?;
@@ -179,8 +201,11 @@ impl Unpacking<'_> {
                 };
                 let from = self.walk(above, false)?;
                 if entry.link != entry.path {
-                    Self::clear(parent.as_fd(), name)?;
-                    rustix::fs::linkat(&from, *old, &parent, name, AtFlags::empty())?;
+                    Self::must_be_replaceable(parent.as_fd(), name, "a link")?;
+                    let (partial, ()) = Partial::make(parent.as_fd(), |free| {
+                        rustix::fs::linkat(&from, *old, &parent, free, AtFlags::empty())
+                    })?;
+                    partial.finish(name)?;
                 }
             }
             Type::Device | Type::Fifo => {}
@@ -225,7 +250,17 @@ impl Unpacking<'_> {
         }
         match crate::files::open_dir(parent, name) {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                // A file or link in its place gives way, as tar does it; never what it points to.
+                let there = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                match FileType::from_raw_mode(there.st_mode) {
+                    FileType::Symlink => {}
+                    other => {
+                        return Err(EntryError::Occupied {
+                            there: described(other),
+                            new: "a directory",
+                        });
+                    }
+                }
+                // A link in its place gives way, as tar does it; never what it points to.
                 rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
                 rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
                 Ok(crate::files::open_dir(parent, name)?)
@@ -234,25 +269,27 @@ impl Unpacking<'_> {
         }
     }
 
-    /// A new file, whatever had its name: never one that another name or a link leads to.
-    fn make_file(parent: BorrowedFd<'_>, name: &[u8]) -> Result<File, EntryError> {
+    /// A new file under a name of its own: never one that another name or a link leads to.
+    fn make_file(parent: BorrowedFd<'_>) -> Result<(Partial<'_>, File), EntryError> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(0o600);
-        match rustix::fs::openat(parent, name, flags, mode) {
-            Ok(fd) => Ok(fd.into()),
-            Err(Errno::EXIST) => {
-                Self::clear(parent, name)?;
-                Ok(rustix::fs::openat(parent, name, flags, mode)?.into())
-            }
-            Err(errno) => Err(errno.into()),
-        }
+        let (partial, fd) = Partial::make(parent, |free| {
+            rustix::fs::openat(parent, free, flags, Mode::from_raw_mode(0o600))
+        })?;
+        Ok((partial, fd.into()))
     }
 
-    fn clear(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), EntryError> {
-        match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(Errno::ISDIR) => Err(EntryError::Refused("would replace a directory")),
+    /// Says so before anything is written; a directory that comes later is safe from rename(2).
+    fn must_be_replaceable(
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        new: &'static str,
+    ) -> Result<(), EntryError> {
+        match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(facts) if is_dir(facts.st_mode) => {
+                Err(EntryError::Occupied { there: described(FileType::Directory), new })
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -305,7 +342,7 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    fn link_facts(&self, parent: BorrowedFd<'_>, name: &[u8], entry: &Entry) {
+    fn link_facts(&self, parent: BorrowedFd<'_>, name: &str, entry: &Entry) {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if let Some((uid, gid)) = self.owner(entry) {
             let _ = rustix::fs::chownat(parent, name, Some(uid), Some(gid), flags);
@@ -337,4 +374,15 @@ impl Unpacking<'_> {
 fn times(mtime: i64) -> Timestamps {
     let time = Timespec { tv_sec: mtime, tv_nsec: 0 };
     Timestamps { last_access: time, last_modification: time }
+}
+
+fn described(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Directory => "a directory",
+        FileType::RegularFile => "a file",
+        FileType::Symlink => "a link",
+        FileType::Fifo => "a pipe",
+        FileType::Socket => "a socket",
+        _ => "a device",
+    }
 }

@@ -209,6 +209,67 @@ async fn hostile_archives_stay_inside_their_directory() {
 }
 
 #[tokio::test]
+async fn what_was_there_stays_until_its_successor_is_whole() {
+    let workspace = Box::start();
+    let guest = workspace.connect().await;
+    let dir = workspace.path("in");
+    std::fs::create_dir_all(format!("{dir}/d")).unwrap();
+    std::fs::write(format!("{dir}/f"), "PRECIOUS").unwrap();
+    std::fs::hard_link(format!("{dir}/f"), format!("{dir}/twin")).unwrap();
+    let alone = || {
+        let mut names: Vec<_> = std::fs::read_dir(&dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    // An archive that breaks off in the middle of a file.
+    let good = tar(&[entry(Type::File, "f", "", &vec![7; 400_000])]);
+    let refused = put(&guest, &dir, good[..300_000].to_vec()).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::BadImage);
+    assert_eq!(std::fs::read_to_string(format!("{dir}/f")).unwrap(), "PRECIOUS");
+    assert_eq!(alone(), ["d", "f", "twin"]);
+    // Neither takes the other's place.
+    let directory = tar(&[entry(Type::Directory, "f", "", b"")]);
+    let refused = put(&guest, &dir, directory).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidPath);
+    assert_eq!(refused.message, format!("{dir}/f is a file; a directory cannot replace it"));
+    for (kind, word) in [(Type::File, "a file"), (Type::Symlink, "a link")] {
+        let refused = put(&guest, &dir, tar(&[entry(kind, "d", "x", b"")])).await.unwrap_err();
+        let expected = format!("{dir}/d is a directory; {word} cannot replace it");
+        assert_eq!(refused.message, expected);
+    }
+    assert_eq!(alone(), ["d", "f", "twin"]);
+    // A hard link in the place of another name of the same file: nothing is left beside.
+    let again = tar(&[entry(Type::HardLink, "twin", "f", b"")]);
+    assert_eq!(put(&guest, &dir, again).await.unwrap(), 1);
+    assert_eq!(alone(), ["d", "f", "twin"]);
+    // The whole one replaces the name, not the file.
+    assert_eq!(put(&guest, &dir, good).await.unwrap(), 1);
+    assert_eq!(std::fs::read(format!("{dir}/f")).unwrap(), vec![7; 400_000]);
+    assert_eq!(std::fs::read_to_string(format!("{dir}/twin")).unwrap(), "PRECIOUS");
+    assert_eq!(alone(), ["d", "f", "twin"]);
+}
+
+#[tokio::test]
+async fn what_has_no_content_is_refused_and_the_kernels_files_are_whole() {
+    let workspace = Box::start();
+    let guest = workspace.connect().await;
+    let fifo = workspace.path("fifo");
+    run(&guest, sh(&format!("mkfifo {fifo}"))).await;
+    for path in ["/dev/null", "/proc", "/proc/.", "/proc/self/mem", fifo.as_str()] {
+        let refused = guest.archive_get(path).await.err().expect(path);
+        assert_eq!(refused.code, ErrorCode::Unprocessable, "{path}: {refused}");
+        assert!(refused.message.contains(path), "{path}: {refused}");
+    }
+    let version = whole(guest.archive_get("/proc/version").await.unwrap()).await.unwrap();
+    let expected = std::fs::read("/proc/version").unwrap();
+    assert_eq!(version[512..][..expected.len()], expected);
+    assert_eq!(version.len(), 512 + expected.len().next_multiple_of(512) + 1024);
+}
+
+#[tokio::test]
 async fn damaged_cut_and_oversized_archives_are_errors() {
     let workspace = Box::start();
     let guest = workspace.connect().await;
