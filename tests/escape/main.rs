@@ -161,7 +161,7 @@ fn what_one_workspace_hoards_the_others_still_have() {
     let held =
         server.pinfold(&["exec", "--background", "hoarder", "--", "python3", "-c", HOARD, "hold"]);
     let exec = held.ok().trim().to_owned();
-    testkit::until("the hoard", std::time::Duration::from_secs(60), || {
+    testkit::until("the hoard", std::time::Duration::from_mins(1), || {
         let shown = server.pinfold(&["exec", "hoarder", "--", "sh", "-c", "ls /dev/pts | wc -l"]);
         (shown.ok().trim().parse::<u64>().ok()? > 100).then_some(())
     });

@@ -27,7 +27,7 @@ const NODES: [(&str, u32, u32); 6] = [
 const TERMINALS: &str = "128";
 
 /// Nothing about a node can be changed through such a mount; what is read from and written to the
-/// device behind it is no change of the node (`mount(2)`, "MS_RDONLY").
+/// device behind it is no change of the node (`mount(2)`, `MS_RDONLY`).
 const NODE_FLAGS: u64 = READ_ONLY | NO_SUID | NO_EXEC;
 
 /// Nodes of the workspace's own, as only the host's root can make them: with the host's, locks and

@@ -8,7 +8,7 @@ use pinfold_types::{
     api::RunRequest,
     exec::ExecSpec,
     limits::ResourceLimits,
-    workspace::{CreateWorkspace, WorkspaceInfo},
+    workspace::{CreateWorkspace, ForkWorkspace, WorkspaceInfo},
 };
 
 use crate::house::{House, create, gone, sh, until};
@@ -151,7 +151,7 @@ async fn a_throw_away_disk_can_be_forked_from() {
         house.path().join("pool/disks").join(&id).join("upper/0/root/f").exists()
     })
     .await;
-    let children = node.fork(&id, Default::default()).await.expect("forked");
+    let children = node.fork(&id, ForkWorkspace::default()).await.expect("forked");
     let pinfold_types::workspace::ForkOutcome::Workspace(child) = &children[0] else {
         panic!("{children:?}")
     };

@@ -94,7 +94,7 @@ pub(super) async fn attack(context: &Context) -> Result<u8> {
     removed?;
     context.output.show(&lines, |lines| table(context, lines))?;
     let failed = |line: &Line| matches!(line.verdict, Verdict::Broken | Verdict::Unclear);
-    Ok(if !lines.iter().any(failed) { 0 } else { ErrorCode::CannotEnforce.exit_code() })
+    Ok(if lines.iter().any(failed) { ErrorCode::CannotEnforce.exit_code() } else { 0 })
 }
 
 /// The limit that an exhausting attempt is against.
