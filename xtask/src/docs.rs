@@ -106,6 +106,8 @@ impl<F: FnMut(&[String]) -> anyhow::Result<String>> Help<F> {
             open.extend(
                 commands(&help)
                     .into_iter()
+                    // `help` says the same of the same commands.
+                    .filter(|command| command != "help")
                     .rev()
                     .map(|command| path.iter().cloned().chain([command]).collect::<Vec<String>>()),
             );

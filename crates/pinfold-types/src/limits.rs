@@ -117,6 +117,21 @@ impl LimitKind {
             Self::Output => "output_bytes_per_second",
         }
     }
+
+    /// The least and the greatest value, in the unit of the field.
+    pub const fn range(self) -> (u64, u64) {
+        match self {
+            Self::Memory => (MIN_MEMORY_BYTES, 1 << 46),
+            Self::Swap => (0, 1 << 46),
+            Self::Cpu => (10, 1_024_000),
+            Self::CpuWeight => (1, 10_000),
+            Self::Pids => (MIN_PIDS, 4 << 20),
+            Self::Disk => (MIN_DISK_BYTES, 1 << 50),
+            Self::Inodes => (64, 1 << 40),
+            Self::OpenFiles => (16, 1 << 20),
+            Self::Output => (1024, 1 << 40),
+        }
+    }
 }
 
 /// One limit as it stands for a workspace or a machine.
@@ -178,19 +193,9 @@ impl ResourceLimits {
 
     /// Refuses values outside their published range.
     pub fn check(&self) -> Result<(), Error> {
-        let ranges = [
-            (LimitKind::Memory, MIN_MEMORY_BYTES, 1 << 46),
-            (LimitKind::Swap, 0, 1 << 46),
-            (LimitKind::Cpu, 10, 1_024_000),
-            (LimitKind::CpuWeight, 1, 10_000),
-            (LimitKind::Pids, MIN_PIDS, 4 << 20),
-            (LimitKind::Disk, MIN_DISK_BYTES, 1 << 50),
-            (LimitKind::Inodes, 64, 1 << 40),
-            (LimitKind::OpenFiles, 16, 1 << 20),
-            (LimitKind::Output, 1024, 1 << 40),
-        ];
-        for (kind, low, high) in ranges {
-            if let Some(value) = self.get(kind).filter(|value| !(low..=high).contains(value)) {
+        for kind in LimitKind::ALL {
+            let (low, high) = kind.range();
+            if let Some(value) = self.get(*kind).filter(|value| !(low..=high).contains(value)) {
                 return Err(Error::new(
                     ErrorCode::InvalidArgument,
                     format!("{} of {value} is outside {low} to {high}", kind.field()),

@@ -111,6 +111,9 @@ impl WorkspaceState {
     }
 
     fn refuse(self, event: WorkspaceEvent) -> Error {
+        if (self, event) == (Self::Stopped, WorkspaceEvent::Stop) {
+            return Error::new(ErrorCode::Conflict, "it is stopped already");
+        }
         let hint = match (self, event) {
             (Self::Stopped, _) => "start it first: pinfold start",
             (Self::Paused, _) => "resume it first: pinfold resume",

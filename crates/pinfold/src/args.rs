@@ -28,7 +28,6 @@ failure of Pinfold, 126 and 127 as shells do, 128+N for signal N.";
 #[command(
     name = "pinfold",
     version,
-    disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = true,
     max_term_width = 100,
@@ -122,6 +121,8 @@ pub(crate) enum Command {
 
     /// Run the server in the foreground
     Up(server::Up),
+    /// End the server of this home; workspaces go on
+    Down(server::Down),
     /// Say what works on this machine, what does not, and the mend
     Doctor(server::Doctor),
     /// Show the configuration

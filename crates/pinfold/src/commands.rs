@@ -4,6 +4,7 @@ mod archive;
 mod attack;
 mod completions;
 mod copy;
+mod down;
 mod exec;
 mod fork;
 mod image;
@@ -89,6 +90,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Fork(args) => fork::fork(context, args).await,
         Command::Image(args) => image::image(context, args).await,
 
+        Command::Down(args) => done(down::down(context, &args).await),
         Command::Doctor(args) => tools::doctor(context, &args).await,
         Command::Config(args) => done(tools::config(context, &args)),
         Command::Version => done(tools::version(context).await),
@@ -97,6 +99,34 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Names(args) => done(completions::names(context, &args).await),
         Command::Up(_) => Err(Error::internal("the server is not a client command")),
     }
+}
+
+/// How long a first command may be silent.
+const SILENCE: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Says what takes long, should it: the first look at this machine's own programs, which makes
+/// the image `host` of a fresh home. Ends with the guard that it gives.
+fn explain_first(
+    context: &Context,
+    image: Option<&pinfold_types::ImageName>,
+    tty: bool,
+) -> Option<tokio_util::task::AbortOnDropHandle<()>> {
+    let records = context.home.image_records();
+    let none = move || std::fs::read_dir(&records).map_or(true, |mut found| found.next().is_none());
+    let wanted = !context.output.quiet()
+        && !context.output.json()
+        && image.is_none_or(|name| name.as_str() == "host")
+        && none();
+    wanted.then(|| {
+        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::time::sleep(SILENCE).await;
+            if none() {
+                let eol = if tty { "\r" } else { "" };
+                Output::new(false, false)
+                    .note(format!("pinfold: preparing the image host, once{eol}"));
+            }
+        }))
+    })
 }
 
 fn done(result: Result<()>) -> Result<u8> {

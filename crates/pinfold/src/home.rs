@@ -75,6 +75,16 @@ impl Home {
         self.0.join("config.toml")
     }
 
+    /// The filesystem of the disks, where Pinfold made one in a file.
+    pub(crate) fn pool_file(&self) -> PathBuf {
+        self.0.join("pool.btrfs")
+    }
+
+    /// One file for each image; none before the first workspace.
+    pub(crate) fn image_records(&self) -> PathBuf {
+        self.0.join("images/records")
+    }
+
     /// The database.
     pub(crate) fn database(&self) -> PathBuf {
         self.0.join("state.db")

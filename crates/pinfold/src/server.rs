@@ -7,6 +7,7 @@ mod notify;
 mod prepare;
 
 pub(crate) use embed::program;
+pub(crate) use lock::{Running, Serving};
 
 use std::io::{self, Write};
 

@@ -40,7 +40,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) place: Place,
     /// Kill the command and all its children after this long
-    #[arg(long, short = 'T', value_name = "TIME")]
+    #[arg(long, short = 'T', allow_hyphen_values = true, value_name = "TIME")]
     pub(crate) timeout: Option<Millis>,
     #[command(flatten)]
     pub(crate) streams: Streams,
@@ -60,7 +60,7 @@ pub(crate) struct Exec {
     #[arg(long, short, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<EnvVar>,
     /// Kill the command and all its children after this long
-    #[arg(long, short = 'T', value_name = "TIME")]
+    #[arg(long, short = 'T', allow_hyphen_values = true, value_name = "TIME")]
     pub(crate) timeout: Option<Millis>,
     #[command(flatten)]
     pub(crate) streams: Streams,
@@ -98,7 +98,7 @@ pub(crate) struct Attach {
     /// Command, as `pinfold ps` shows it
     pub(crate) exec: ExecRef,
     /// Replay output from this byte on [default: all that is kept]
-    #[arg(long, value_name = "OFFSET")]
+    #[arg(long, allow_hyphen_values = true, value_name = "OFFSET")]
     pub(crate) from: Option<u64>,
     /// Pass standard input on
     #[arg(long, short = 'i')]
@@ -113,7 +113,7 @@ pub(crate) struct Kill {
     /// Command, as `pinfold ps` shows it
     pub(crate) exec: ExecRef,
     /// Signal: a number 1 to 64 or a name such as TERM
-    #[arg(long, short, default_value = "TERM", value_parser = signal)]
+    #[arg(long, short, allow_hyphen_values = true, default_value = "TERM", value_parser = signal)]
     pub(crate) signal: i32,
 }
 

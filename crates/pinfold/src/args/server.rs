@@ -10,11 +10,19 @@ use super::values::Millis;
 #[derive(Debug, Args)]
 pub(crate) struct Up {
     /// Leave after this long without work
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME")]
     pub(crate) idle_exit: Option<Millis>,
     /// Started by another command: detach, log to server.log, report on standard output
     #[arg(long, hide = true)]
     pub(crate) on_demand: bool,
+}
+
+/// `pinfold down`
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    /// Unmount the pool that Pinfold mounted, too; refused while a workspace runs
+    #[arg(long)]
+    pub(crate) unmount: bool,
 }
 
 /// `pinfold doctor`

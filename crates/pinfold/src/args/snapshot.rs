@@ -66,7 +66,7 @@ pub(crate) struct Fork {
     #[arg(value_name = "SOURCE")]
     pub(crate) source: ForkSource,
     /// How many
-    #[arg(long, short = 'n', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, short = 'n', allow_hyphen_values = true, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) count: u32,
     /// Name of the only child, or the stem of several: NAME-1, NAME-2, …
     #[arg(long)]
@@ -78,7 +78,7 @@ pub(crate) struct Fork {
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) label: Vec<Pair>,
     /// Remove them this long after creation
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME")]
     pub(crate) ttl: Option<Millis>,
     /// Do not start them
     #[arg(long)]

@@ -5,8 +5,11 @@ use std::{fmt, str::FromStr};
 use clap::Args;
 use pinfold_types::{
     ByteSize, Error, ErrorCode, ExecId, SnapshotId, SnapshotName, WorkspaceId, WorkspaceName,
-    limits::ResourceLimits, name::excerpt,
+    limits::{LimitKind, ResourceLimits},
+    name::excerpt,
 };
+
+use crate::output::human::limit;
 
 fn refuse(message: String) -> Error {
     Error::new(ErrorCode::InvalidArgument, message)
@@ -192,31 +195,31 @@ impl FromStr for EnvVar {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct LimitArgs {
     /// CPUs it may use, such as 2 or 0.5
-    #[arg(long, value_name = "N", help_heading = "Limits")]
+    #[arg(long, allow_hyphen_values = true, value_name = "N", help_heading = "Limits")]
     cpus: Option<CpuMillis>,
     /// CPU share when the machine is busy, 1 to 10000 (100 is usual)
-    #[arg(long, value_name = "WEIGHT", help_heading = "Limits")]
+    #[arg(long, allow_hyphen_values = true, value_name = "WEIGHT", help_heading = "Limits")]
     cpu_weight: Option<u64>,
     /// Memory of all processes, such as 512MiB
-    #[arg(long, short, value_name = "SIZE", help_heading = "Limits")]
+    #[arg(long, short, allow_hyphen_values = true, value_name = "SIZE", help_heading = "Limits")]
     memory: Option<ByteSize>,
     /// Swap beyond memory
-    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    #[arg(long, allow_hyphen_values = true, value_name = "SIZE", help_heading = "Limits")]
     swap: Option<ByteSize>,
     /// Bytes on its disk
-    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    #[arg(long, allow_hyphen_values = true, value_name = "SIZE", help_heading = "Limits")]
     disk: Option<ByteSize>,
     /// Files and directories on its disk
-    #[arg(long, value_name = "N", help_heading = "Limits")]
+    #[arg(long, allow_hyphen_values = true, value_name = "N", help_heading = "Limits")]
     inodes: Option<u64>,
     /// Processes and threads
-    #[arg(long, value_name = "N", help_heading = "Limits")]
+    #[arg(long, allow_hyphen_values = true, value_name = "N", help_heading = "Limits")]
     pids: Option<u64>,
     /// Open files of one process
-    #[arg(long, value_name = "N", help_heading = "Limits")]
+    #[arg(long, allow_hyphen_values = true, value_name = "N", help_heading = "Limits")]
     open_files: Option<u64>,
     /// Output of all commands together, bytes a second
-    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    #[arg(long, allow_hyphen_values = true, value_name = "SIZE", help_heading = "Limits")]
     output_rate: Option<ByteSize>,
 }
 
@@ -234,8 +237,38 @@ impl LimitArgs {
             open_files: self.open_files,
             output_bytes_per_second: self.output_rate.map(|size| size.0),
         };
+        for kind in LimitKind::ALL {
+            let Some(value) = limits.get(*kind) else { continue };
+            let (least, most) = kind.range();
+            let (end, bound) = match value {
+                value if value < least => ("below the least", least),
+                value if value > most => ("above the most", most),
+                _ => continue,
+            };
+            return Err(refuse(format!(
+                "{} {} is {end}, {}",
+                option(*kind),
+                limit(*kind, value),
+                limit(*kind, bound)
+            )));
+        }
         limits.check()?;
         Ok(limits)
+    }
+}
+
+/// The option that sets a limit.
+const fn option(kind: LimitKind) -> &'static str {
+    match kind {
+        LimitKind::Memory => "--memory",
+        LimitKind::Swap => "--swap",
+        LimitKind::Cpu => "--cpus",
+        LimitKind::CpuWeight => "--cpu-weight",
+        LimitKind::Pids => "--pids",
+        LimitKind::Disk => "--disk",
+        LimitKind::Inodes => "--inodes",
+        LimitKind::OpenFiles => "--open-files",
+        LimitKind::Output => "--output-rate",
     }
 }
 
@@ -259,6 +292,16 @@ mod tests {
         {
             assert!(bad.parse::<Millis>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn limits_are_refused_in_the_words_of_the_command_line() {
+        let said = |args: LimitArgs| args.limits().expect_err("it is outside").message;
+        let memory = |bytes| LimitArgs { memory: Some(ByteSize(bytes)), ..Default::default() };
+        assert_eq!(said(memory(5)), "--memory 5 B is below the least, 16.0 MiB");
+        assert_eq!(said(memory(1 << 47)), "--memory 128 TiB is above the most, 64.0 TiB");
+        let cpus = LimitArgs { cpus: Some(CpuMillis(0)), ..Default::default() };
+        assert_eq!(said(cpus), "--cpus 0.000 CPUs is below the least, 0.010 CPUs");
     }
 
     #[test]

@@ -38,10 +38,10 @@ pub(crate) struct Create {
     #[command(flatten)]
     pub(crate) new: New,
     /// Remove it this long after creation, such as 2h
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME")]
     pub(crate) ttl: Option<Millis>,
     /// Remove it after this long without use
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME")]
     pub(crate) idle: Option<Millis>,
     /// Do not start it
     #[arg(long)]
@@ -114,10 +114,10 @@ pub(crate) struct Set {
     #[arg(long)]
     pub(crate) name: Option<WorkspaceName>,
     /// Remove it this long from now; 0 for never
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME")]
     pub(crate) ttl: Option<Millis>,
     /// Remove it after this long without use; 0 for never
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, allow_hyphen_values = true, value_name = "TIME")]
     pub(crate) idle: Option<Millis>,
     /// Labels; they replace those it has
     #[arg(long, value_name = "NAME=VALUE")]

@@ -37,6 +37,8 @@ pub(super) async fn run(context: &Context, args: Run) -> Result<u8> {
     let both = io::stdin().is_terminal() && io::stdout().is_terminal();
     let tty = args.streams.tty || (both && !args.streams.no_stdin && !context.output.json());
     let stdin = stdin(&args.streams, tty)?;
+    let image = args.new.image.clone();
+    let _explained = super::explain_first(context, image.as_ref(), tty);
     let mut request = RunRequest { workspace: workspace::request(args.new)?, exec: None };
     let mut spec = ExecSpec::argv(args.command);
     fill(&mut spec, args.place, Vec::new(), tty, stdin);

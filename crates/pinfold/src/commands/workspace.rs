@@ -59,6 +59,7 @@ pub(super) async fn create(context: &Context, args: Create) -> Result<()> {
         request.command = Some(spec);
     }
     request.check()?;
+    let _explained = super::explain_first(context, request.image.as_ref(), false);
     let made: WorkspaceInfo = context.client.send(Method::POST, COLLECTION, &request).await?;
     context.output.show(&made, |made| format!("{}\n", made.name))
 }
@@ -98,7 +99,14 @@ async fn chosen(
 pub(super) async fn ls(context: &Context, args: &Ls) -> Result<u8> {
     let mut code = Several::default();
     let found = chosen(context, &args.workspaces, &mut code).await?;
-    listed(context, found, |found| show::list(context.output.color(), found))?;
+    listed(context, found, |found| {
+        if context.output.quiet() {
+            // For `xargs` and loops: what the other commands take, one a line.
+            let names = found.iter().flat_map(|info| [info.name.as_str(), "\n"]);
+            return names.collect();
+        }
+        show::list(context.output.color(), found)
+    })?;
     Ok(code.0)
 }
 

@@ -1,6 +1,7 @@
-//! Durations and times for people.
+//! Durations, times and limits for people.
 
 use jiff::Timestamp;
+use pinfold_types::{ByteSize, limits::LimitKind};
 
 /// `3s`, `12m`, `5h`, `9d`: one unit.
 pub(crate) fn coarse(ms: u64) -> String {
@@ -18,6 +19,16 @@ pub(crate) fn coarse(ms: u64) -> String {
 pub(crate) fn age(then: Timestamp) -> String {
     let passed = Timestamp::now().as_millisecond() - then.as_millisecond();
     coarse(u64::try_from(passed).unwrap_or(0))
+}
+
+/// A limit's value with its unit.
+pub(crate) fn limit(kind: LimitKind, value: u64) -> String {
+    match kind {
+        LimitKind::Memory | LimitKind::Swap | LimitKind::Disk => ByteSize(value).to_string(),
+        LimitKind::Output => format!("{}/s", ByteSize(value)),
+        LimitKind::Cpu => format!("{}.{:03} CPUs", value / 1000, value % 1000),
+        _ => value.to_string(),
+    }
 }
 
 /// RFC 3339 UTC, to the second.

@@ -2,14 +2,15 @@
 
 use testkit::{Home, Server};
 
-use crate::program::{run, run_with};
+use crate::program::{pinfold, run, run_with};
 
 #[test]
 fn help_version_and_completions_need_no_server() {
     let home = Home::new();
     let help = run(home.path(), &["--help"]).ok();
     assert!(help.contains("Exit codes") && help.contains("snapshot"), "{help}");
-    for words in [&["run", "--help"][..], &["image", "build", "--help"], &["-h"]] {
+    for words in [&["run", "--help"][..], &["image", "build", "--help"], &["-h"], &["help", "run"]]
+    {
         assert!(run(home.path(), words).ok().contains("Usage"), "{words:?}");
     }
     let version = run(home.path(), &["version"]).ok();
@@ -36,6 +37,7 @@ fn a_workspace_lives_from_create_to_rm() {
         pinfold(&["create", "web", "--label", "team=a", "--memory", "256MiB"]).ok(),
         "web\n"
     );
+    assert_eq!(pinfold(&["ls", "-q"]).ok(), "web\n");
     let list = pinfold(&["ls"]).ok();
     assert!(list.starts_with("NAME") && list.contains("running") && list.contains("256 MiB"));
     let info = pinfold(&["info", "web", "--json"]).json();
@@ -131,4 +133,42 @@ fn background_commands_are_listed_attached_and_killed() {
     assert_eq!((attached.code, attached.out.as_str()), (5, "begun\ngot it\n"), "{attached:?}");
     assert_eq!(run(home, &["kill", "bg", id, "--signal", "KILL"]).code, 5);
     server.stop();
+}
+
+#[test]
+fn a_full_device_is_an_error_that_names_the_stream() {
+    let server = Server::start();
+    let home = server.home().path();
+    let full = |words: &[&str]| {
+        let device = std::fs::File::options().write(true).open("/dev/full").expect("a device");
+        let said = pinfold(home).args(words).stdout(device).output().expect("it starts");
+        (said.status.code(), String::from_utf8_lossy(&said.stderr).into_owned())
+    };
+    // `run` leaves 1 to the command inside.
+    for (words, code) in [(&["ls"][..], 1), (&["run", "--", "echo", "x"], 125)] {
+        let (left, said) = full(words);
+        assert_eq!(left, Some(code), "{words:?}: {said}");
+        assert!(said.contains("standard output cannot be written"), "{words:?}: {said}");
+    }
+}
+
+#[test]
+fn what_a_stopped_workspace_is_asked_gets_plain_answers() {
+    let server = Server::start();
+    let home = server.home().path();
+    run(home, &["create", "still", "--stopped"]).ok();
+    let again = run(home, &["stop", "still"]);
+    assert_eq!(again.code, 5, "{again:?}");
+    assert!(again.err.contains("stopped already") && !again.err.contains("hint"), "{again:?}");
+    let stats = run(home, &["stats", "still"]).ok();
+    assert!(stats.lines().nth(1).is_some_and(|line| line.trim_end().ends_with('-')), "{stats}");
+    run(home, &["create", "other", "--stopped"]).ok();
+    let made = run(home, &["snapshot", "create", "other", "kept", "--json"]).json();
+    let id = made["id"].as_str().expect("an id");
+    let refused = run(home, &["snapshot", "restore", "still", id]);
+    assert_eq!(refused.code, 5, "{refused:?}");
+    assert!(
+        refused.err.contains("another workspace") && refused.err.contains("pinfold fork snap_"),
+        "{refused:?}"
+    );
 }

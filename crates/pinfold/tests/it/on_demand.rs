@@ -110,3 +110,59 @@ fn a_socket_left_by_a_crash_is_replaced() {
     assert_ne!(server_pid(&home), pid);
     end(&home);
 }
+
+#[test]
+fn down_leaves_no_process_and_no_mount() {
+    let home = Home::new();
+    let said = run(home.path(), &["down"]).ok();
+    assert_eq!(said, "no server runs\n");
+    assert!(!home.path().join("server.lock").exists(), "asking made something");
+
+    run(home.path(), &["create", "stays"]).ok();
+    let first = server_pid(&home);
+    let mounts = home.leftovers().mounts;
+    let refused = run(home.path(), &["down", "--unmount"]);
+    assert_eq!(refused.code, 5, "{refused:?}");
+    assert!(refused.err.contains("stays"), "{refused:?}");
+    assert!(test_kill_process(first).is_ok(), "a refusal ended the server");
+
+    let said = run(home.path(), &["down"]).ok();
+    assert!(said.contains(&first.as_raw_nonzero().to_string()), "{said}");
+    assert!(test_kill_process(first).is_err(), "down did not wait");
+    // The workspace outlives the server, and the next one adopts it.
+    let info = run(home.path(), &["info", "stays", "--json"]).json();
+    assert_eq!((&info["state"], &info["boot"]), (&"running".into(), &1.into()));
+
+    run(home.path(), &["down"]).ok();
+    // Asking what runs starts a server, which is to be gone again.
+    assert_eq!(run(home.path(), &["down", "--unmount"]).code, 5);
+    run(home.path(), &["stop", "stays"]).ok();
+    let said = run(home.path(), &["down", "--unmount", "--json"]).json();
+    assert!(said["ended"].is_i64(), "{said}");
+    assert_eq!(said["unmounted"].is_string(), !mounts.is_empty(), "{said}");
+    let left = home.leftovers();
+    assert!(left.processes.is_empty(), "{left:?}");
+    assert!(left.mounts.is_empty() && left.loops.is_empty(), "{left:?}");
+    assert_eq!(run(home.path(), &["down", "--unmount"]).code, 0);
+    // Nothing was lost by it.
+    let info = run(home.path(), &["info", "stays", "--json"]).json();
+    assert_eq!(info["state"], "stopped");
+}
+
+#[test]
+fn a_lock_that_names_somebody_else_ends_nobody() {
+    let home = Home::new();
+    let lock = home.path().join("server.lock");
+    let mut other = std::process::Command::new("sleep").arg("60").spawn().expect("it starts");
+    fs::write(&lock, format!("{} on-demand\n", other.id())).expect("our own file");
+    fs::set_permissions(&lock, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("our own file");
+    assert_eq!(run(home.path(), &["down"]).ok(), "no server runs\n");
+    // Held, but not by the process it names.
+    let held = fs::File::options().read(true).write(true).open(&lock).expect("our own file");
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).expect("it is free");
+    let said = run(home.path(), &["down"]);
+    assert_eq!(said.code, 5, "{said:?}");
+    assert!(other.try_wait().expect("our child").is_none(), "it was ended");
+    other.kill().and_then(|()| other.wait()).expect("our child");
+}

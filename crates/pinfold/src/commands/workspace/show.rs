@@ -29,17 +29,7 @@ fn limit(info: &WorkspaceInfo, kind: LimitKind) -> String {
         .iter()
         .find(|status| status.kind == kind)
         .and_then(|status| status.value)
-        .map_or_else(|| "-".to_owned(), |value| amount(kind, value))
-}
-
-/// A limit's value with its unit.
-fn amount(kind: LimitKind, value: u64) -> String {
-    match kind {
-        LimitKind::Memory | LimitKind::Swap | LimitKind::Disk => ByteSize(value).to_string(),
-        LimitKind::Output => format!("{}/s", ByteSize(value)),
-        LimitKind::Cpu => format!("{}.{:03} CPUs", value / 1000, value % 1000),
-        _ => value.to_string(),
-    }
+        .map_or_else(|| "-".to_owned(), |value| human::limit(kind, value))
 }
 
 /// The table of `pinfold ls`.
@@ -65,6 +55,8 @@ pub(super) fn usage(color: bool, rows: &[(WorkspaceInfo, WorkspaceStats)]) -> St
     let size = |bytes: Option<u64>| bytes.map_or("-".to_owned(), |b| ByteSize(b).to_string());
     let count = |number: Option<u64>| number.map_or("-".to_owned(), |n| n.to_string());
     for (info, stats) in rows {
+        let live = info.state.is_live();
+        let up = if live { human::coarse(stats.uptime_ms) } else { "-".to_owned() };
         table.row([
             info.name.as_str().into(),
             size(stats.memory_bytes).into(),
@@ -73,7 +65,7 @@ pub(super) fn usage(color: bool, rows: &[(WorkspaceInfo, WorkspaceStats)]) -> St
             size(stats.disk_bytes).into(),
             stats.execs.to_string().into(),
             count(stats.oom_kills).into(),
-            human::coarse(stats.uptime_ms).into(),
+            up.into(),
         ]);
     }
     table.render()
@@ -84,7 +76,7 @@ pub(crate) fn limit_line(status: &LimitStatus) -> String {
     let name = status.kind.field().trim_end_matches("_bytes").trim_end_matches("_millis");
     let name = name.replace("_bytes_per_", " per ").replace('_', " ");
     let value = match status.value {
-        Some(value) if status.enforced => amount(status.kind, value),
+        Some(value) if status.enforced => human::limit(status.kind, value),
         _ => "none".to_owned(),
     };
     format!("  {name:<17} {value:<12} {}\n", visible(&status.by))
