@@ -5,8 +5,12 @@
 //! brought, nor one that somebody swaps in meanwhile, leads outside. Set-user-id, set-group-id
 //! and sticky bits, owners and extended attributes are dropped; devices, sockets and pipes are
 //! left out and counted.
+//!
+//! A file or link gets its name when it is whole: what had the name before stays until then. A
+//! file that is larger than what is free is refused before anything of it is written.
 
 mod headers;
+mod partial;
 mod tree;
 
 use std::io::Read;
@@ -14,8 +18,8 @@ use std::io::Read;
 use pinfold_types::{Error, ErrorCode, Result};
 use tar::EntryType;
 
-use self::headers::Overrides;
-pub(super) use self::tree::Tree;
+pub(super) use self::tree::{Tree, no_directory};
+use self::{headers::Overrides, tree::FileFacts};
 
 /// Most entries of one archive.
 const MAX_ENTRIES: u64 = 20_000_000;
@@ -71,7 +75,8 @@ pub(super) fn unpack(
         match kind {
             EntryType::Directory => tree.directory(&path, mode, mtime)?,
             EntryType::Regular | EntryType::Continuous => {
-                tree.file(&path, mode, mtime, &mut entry, |bytes| {
+                let size = header.entry_size().map_err(|error| broken(&error))?;
+                tree.file(&path, &FileFacts { mode, mtime, size }, &mut entry, |bytes| {
                     done.bytes += bytes;
                     progress(done.bytes);
                 })?;

@@ -15,11 +15,14 @@ use pinfold_types::{
     Error, ErrorCode, Result,
     api::{FileInfo, FileKind},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 use super::{
     Context,
-    archive::{Tree, Unpacked, unpack},
+    archive::{Tree, Unpacked, no_directory, unpack},
     workspace_path,
 };
 use crate::{
@@ -110,7 +113,11 @@ async fn put(context: &Context, from: String, workspace: &WorkspaceRef, to: &str
         Error::new(ErrorCode::NotFound, format!("{} cannot be read: {error}", source.display()))
     })?;
     let contents = from.ends_with("/.") || from == ".";
-    let (directory, name) = if is_directory(context, workspace, to).await? {
+    let inside = match is_directory(context, workspace, to).await {
+        Ok(inside) => inside,
+        Err(error) => return Err(missing(context, workspace, to, error).await),
+    };
+    let (directory, name) = if inside {
         let name = if contents { None } else { Some(base_name(&source)?) };
         (to.to_owned(), name)
     } else {
@@ -137,10 +144,44 @@ async fn put(context: &Context, from: String, workspace: &WorkspaceRef, to: &str
     };
     progress.clear();
     // What went wrong here explains why the server saw a broken upload.
-    match packing.await.map_err(Error::internal)? {
-        Err(error) if error.code != ErrorCode::Cancelled => Err(error),
-        _ => sent,
+    let packed = packing.await.map_err(Error::internal)?;
+    let skipped = match packed {
+        Err(error) if error.code != ErrorCode::Cancelled => return Err(error),
+        packed => {
+            sent?;
+            packed?
+        }
+    };
+    left_out(context, skipped);
+    Ok(())
+}
+
+/// Says what a copy does not bring.
+fn left_out(context: &Context, skipped: u64) {
+    if skipped > 0 {
+        context.output.note(format!("{skipped} devices, sockets or pipes were left out"));
     }
+}
+
+/// The error, or that there is no such directory inside, where that is why.
+async fn missing(
+    context: &Context,
+    workspace: &WorkspaceRef,
+    directory: &str,
+    error: Error,
+) -> Error {
+    // Not found may be the workspace, too.
+    let absent = error.code == ErrorCode::NotFound
+        && stat(context, workspace, directory)
+            .await
+            .is_err_and(|error| error.code == ErrorCode::NotFound)
+        && stat(context, workspace, "/").await.is_ok();
+    if !absent {
+        return error;
+    }
+    let plain = directory.trim_end_matches('/');
+    Error::new(ErrorCode::NotFound, format!("there is no directory {plain}"))
+        .hint(format!("make it: pinfold exec {workspace} -- mkdir -p {plain}"))
 }
 
 fn base_name(path: &Path) -> Result<String> {
@@ -163,7 +204,10 @@ async fn upload(
 ) -> Result<()> {
     let rest = format!("/archive{}", query(&[("path", directory)]));
     let path = workspace_path(workspace, &rest);
-    context.client.request(Method::PUT, &path, Some(TAR), body).await.map(|_| ())
+    match context.client.request(Method::PUT, &path, Some(TAR), body).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(missing(context, workspace, directory, error).await),
+    }
 }
 
 async fn download(context: &Context, workspace: &WorkspaceRef, from: &str) -> Result<Incoming> {
@@ -205,7 +249,7 @@ async fn get(context: &Context, workspace: &WorkspaceRef, from: &str, to: &str) 
             (destination, Some(name.to_owned()))
         }
     } else if to.ends_with('/') {
-        return Err(Error::new(ErrorCode::NotFound, format!("there is no directory {to}")));
+        return Err(no_directory(Path::new(to.trim_end_matches('/'))));
     } else {
         let parent = match destination.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -215,7 +259,11 @@ async fn get(context: &Context, workspace: &WorkspaceRef, from: &str, to: &str) 
     };
     // Under a name of its own even contents have a directory around them.
     let from = if top.is_some() { from.strip_suffix("/.").unwrap_or(from) } else { from };
+    let named = top.is_some();
     let mut tree = Tree::open(&directory)?;
+    // What is not whole yet must not stay: an interrupted copy tidies up before it ends.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::internal)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::internal)?;
     let mut body = download(context, workspace, from).await?;
     let (chunks, reader) = reader();
     let (tell, mut done) = mpsc::channel::<u64>(16);
@@ -231,32 +279,43 @@ async fn get(context: &Context, workspace: &WorkspaceRef, from: &str, to: &str) 
         result
     });
     let mut progress = Progress::new(&context.output);
-    let feeding = async move {
+    let mut feeding = Box::pin(async move {
         while let Some(chunk) = chunk(&mut body).await? {
             if chunks.send(chunk).await.is_err() {
                 break;
             }
         }
         Ok::<(), Error>(())
-    };
-    tokio::pin!(feeding);
+    });
     let fed = loop {
         tokio::select! {
             fed = &mut feeding => break fed,
             Some(bytes) = done.recv() => progress.bytes(from, bytes, None),
+            _ = interrupt.recv() => break Err(interrupted(from)),
+            _ = terminate.recv() => break Err(interrupted(from)),
         }
     };
+    // The thread reads to the end of what it was fed.
+    drop(feeding);
     progress.clear();
-    let Unpacked { skipped, .. } = match unpacking.await.map_err(Error::internal)? {
+    let Unpacked { entries, skipped, .. } = match unpacking.await.map_err(Error::internal)? {
         // A stream that broke off is the reason, not the archive that ended with it.
         Err(error) => return fed.and(Err(error)),
         Ok(unpacked) => unpacked,
     };
     fed?;
-    if skipped > 0 {
-        context.output.note(format!("{skipped} devices, sockets or pipes were left out"));
+    if named && entries == 0 {
+        return Err(Error::new(
+            ErrorCode::Unprocessable,
+            format!("nothing came: {from} is no file, directory or link any more"),
+        ));
     }
+    left_out(context, skipped);
     Ok(())
+}
+
+fn interrupted(from: &str) -> Error {
+    Error::new(ErrorCode::Cancelled, format!("the copy of {from} was interrupted"))
 }
 
 /// Chunks of a body as something to read from in a thread.

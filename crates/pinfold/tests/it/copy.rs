@@ -110,3 +110,96 @@ fn a_link_inside_does_not_lead_a_copy_outside() {
     assert!(fs::read_dir(&victim).expect("the victim").next().is_none(), "written outside");
     server.stop();
 }
+
+#[test]
+fn a_copy_that_fails_leaves_what_was_there() {
+    let server = Server::start();
+    let home = server.home().path();
+    run(home, &["create", "box", "--disk", "16MiB"]).ok();
+    let script = "echo PRECIOUS > /root/x && mkdir /root/d && truncate -s 15T /root/d/bomb";
+    run(home, &["exec", "box", "--", "sh", "-c", script]).ok();
+    let inside = |command: &str| run(home, &["exec", "box", "--", "sh", "-c", command]).ok();
+
+    // The disk is full before the file is whole.
+    let big = server.home().beside("big");
+    let content: Vec<u8> =
+        (0..48_u32 << 20).map(|n| ((n.wrapping_mul(n) >> 7) % 253) as u8).collect();
+    fs::write(&big, content).expect("a file");
+    let said = run(home, &["cp", text(&big), "box:/root/x"]);
+    assert_eq!(said.code, 6, "{said:?}");
+    assert_eq!(inside("cat /root/x; ls -A /root | grep -c part; true"), "PRECIOUS\n0\n");
+    // A directory does not replace a file, either way.
+    let tree = server.home().beside("tree");
+    fs::create_dir(&tree).expect("a directory");
+    let said = run(home, &["cp", text(&tree), "box:/root/x"]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.err.contains("/root/x is a file; a directory cannot replace it"), "{said:?}");
+    let here = server.home().beside("here");
+    fs::write(&here, "PRECIOUS").expect("a file");
+    let said = run(home, &["cp", "box:/root/d", text(&here)]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.err.contains("is a file; a directory cannot replace it"), "{said:?}");
+    // Nor does a file without end fill this machine's disk.
+    let said = run(home, &["cp", "box:/root/d/bomb", text(&here)]);
+    assert_eq!(said.code, 6, "{said:?}");
+    assert!(said.err.contains("has 15.0 TiB, and") && said.err.contains("free"), "{said:?}");
+    assert_eq!(fs::read(&here).expect("the file"), b"PRECIOUS");
+    assert_eq!(inside("cat /root/x"), "PRECIOUS\n");
+    server.stop();
+}
+
+#[test]
+fn what_cannot_be_copied_is_said() {
+    let server = Server::start();
+    let home = server.home().path();
+    run(home, &["create", "box"]).ok();
+    let out = server.home().beside("out");
+    fs::create_dir(&out).expect("a directory");
+    // The guest may not read its own memory, and that is what is said.
+    for (source, code) in [("box:/dev/null", 2), ("box:/proc", 2), ("box:/proc/1/mem", 4)] {
+        let said = run(home, &["cp", source, text(&out.join("it"))]);
+        assert_eq!(said.code, code, "{said:?}");
+        assert!(said.err.contains(&source[4..]), "{said:?}");
+    }
+    run(home, &["cp", "box:/proc/version", text(&out)]).ok();
+    let inside = run(home, &["exec", "box", "--", "cat", "/proc/version"]).ok();
+    assert_eq!(fs::read_to_string(out.join("version")).expect("the file"), inside);
+
+    // The other way: pipes are counted, links between files stay links.
+    let said = run(home, &["cp", "/dev/null", "box:/root/null"]);
+    assert_eq!(said.code, 2, "{said:?}");
+    let tree = server.home().beside("tree");
+    fs::create_dir(&tree).expect("a directory");
+    fs::write(tree.join("a"), "content").expect("a file");
+    fs::hard_link(tree.join("a"), tree.join("b")).expect("a link");
+    let _socket = std::os::unix::net::UnixListener::bind(tree.join("s")).expect("a socket");
+    let said = run(home, &["cp", text(&tree), "box:/root"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("1 devices, sockets or pipes were left out"), "{said:?}");
+    let links = run(home, &["exec", "box", "--", "stat", "-c", "%h", "/root/tree/b"]).ok();
+    assert_eq!(links, "2\n");
+
+    // One sentence for a directory that is not there, and how to make it.
+    let nowhere = out.join("nodir");
+    let here = format!("{}/", text(&nowhere));
+    let below = nowhere.join("x");
+    for (from, to) in [
+        (text(&tree), "box:/nodir/"),
+        (text(&tree), "box:/nodir/x"),
+        ("box:/root/tree", here.as_str()),
+        ("box:/root/tree", text(&below)),
+    ] {
+        let said = run(home, &["cp", from, to]);
+        assert_eq!(said.code, 3, "{to}: {said:?}");
+        let (place, make) = match to.strip_prefix("box:") {
+            Some(_) => ("/nodir", "pinfold exec box -- mkdir -p /nodir".to_owned()),
+            None => (text(&nowhere), format!("mkdir -p {}", text(&nowhere))),
+        };
+        assert!(said.err.contains(&format!("there is no directory {place}\n")), "{to}: {said:?}");
+        assert!(said.err.contains(&format!("hint: make it: {make}\n")), "{to}: {said:?}");
+    }
+    let said = run(home, &["cp", text(&tree), "nobox:/nodir/x"]);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.err.contains("nobox") && !said.err.contains("directory"), "{said:?}");
+    server.stop();
+}

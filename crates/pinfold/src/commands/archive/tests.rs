@@ -1,4 +1,8 @@
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+};
 
 use super::*;
 
@@ -155,4 +159,84 @@ fn a_cut_archive_is_an_error() {
     let home = tempfile::tempdir().expect("a directory");
     let bytes = tar(&[(FILE, "a", "", 0o644, &[1; 4096])]);
     assert!(unpack_into(home.path(), &bytes[..2000]).is_err());
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_was_there_stays_until_its_successor_is_whole() {
+    let home = tempfile::tempdir().expect("a directory");
+    let there = home.path().join("top");
+    fs::write(&there, "PRECIOUS").expect("a file");
+    fs::hard_link(&there, home.path().join("twin")).expect("a link");
+    let content = vec![7; 100_000];
+    let bytes = tar(&[(FILE, "a", "", 0o644, &content)]);
+    // Cut at its start, within the content, and one byte before its end.
+    for cut in [513, 60_000, 511 + content.len()] {
+        assert!(unpack_into(home.path(), &bytes[..cut]).is_err(), "{cut}");
+        assert!(fs::read(&there).expect("the old one") == b"PRECIOUS", "{cut}");
+        assert_eq!(names(home.path()), ["top", "twin"], "{cut}");
+    }
+    unpack_into(home.path(), &bytes).expect("a whole one");
+    assert!(fs::read(&there).expect("the new one") == content);
+    assert_eq!(fs::read(home.path().join("twin")).expect("the other name"), b"PRECIOUS");
+}
+
+#[test]
+fn a_directory_and_a_file_do_not_replace_each_other() {
+    let home = tempfile::tempdir().expect("a directory");
+    let there = home.path().join("top");
+    fs::write(&there, "kept").expect("a file");
+    let refused =
+        unpack_into(home.path(), &tar(&[(DIR, "a", "", 0o755, b"")])).expect_err("a file");
+    assert_eq!(refused.code, ErrorCode::InvalidPath);
+    let expected = format!("{} is a file; a directory cannot replace it", there.display());
+    assert_eq!(refused.message, expected);
+    assert_eq!(fs::read(&there).expect("the file"), b"kept");
+    fs::remove_file(&there).expect("removed");
+    fs::create_dir(&there).expect("a directory");
+    let refused =
+        unpack_into(home.path(), &tar(&[(FILE, "a", "", 0o644, b"x")])).expect_err("a directory");
+    let expected = format!("{} is a directory; a file cannot replace it", there.display());
+    assert_eq!((refused.code, refused.message), (ErrorCode::InvalidPath, expected));
+    assert_eq!(names(home.path()), ["top"]);
+}
+
+#[test]
+fn a_bomb_is_refused_and_zeros_become_holes() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut header = tar::Header::new_gnu();
+    header.set_path("bomb").expect("a name");
+    header.set_entry_type(FILE);
+    header.set_mode(0o644);
+    header.set_size(1 << 60);
+    header.set_cksum();
+    let refused = unpack_into(home.path(), header.as_bytes()).expect_err("an exabyte");
+    assert_eq!(refused.code, ErrorCode::DiskFull);
+    for part in ["/top has 1.00 EiB", home.path().to_str().expect("text"), "free"] {
+        assert!(refused.message.contains(part), "{refused}");
+    }
+    assert!(names(home.path()).is_empty());
+
+    let mut content = vec![0; 3 << 20];
+    content[1 << 20] = 1;
+    unpack_into(home.path(), &tar(&[(FILE, "a", "", 0o644, &content)])).expect("mostly zeros");
+    assert_eq!(fs::read(home.path().join("top")).expect("the file"), content);
+    let blocks = fs::metadata(home.path().join("top")).expect("the file").blocks();
+    assert!(blocks * 512 <= 1 << 20, "{blocks} blocks");
+}
+
+#[test]
+fn a_destination_that_is_not_there_says_how_to_make_it() {
+    let missing = Path::new("/nonexistent/destination");
+    let refused = Tree::open(missing).expect_err("it is not there");
+    assert_eq!(refused.code, ErrorCode::NotFound);
+    assert_eq!(refused.hint.as_deref(), Some("make it: mkdir -p /nonexistent/destination"));
 }

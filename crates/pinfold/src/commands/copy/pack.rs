@@ -1,10 +1,11 @@
 //! Files of this machine as a tar stream. Links are packed as links, never followed.
 
 use std::{
+    collections::HashMap,
     fs::{self, File, Metadata},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use pinfold_types::{Error, ErrorCode, Result};
@@ -14,16 +15,29 @@ use crate::client::BodyWriter;
 
 /// Deepest directory below the source.
 const MAX_DEPTH: usize = 512;
+/// Files with several names that are remembered; later ones are packed once for each name.
+const MAX_LINKS: usize = 1 << 16;
+/// File systems whose files say nothing of their size: proc, sysfs, cgroup v1 and v2.
+const VIEWS: [i64; 4] = [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270];
+/// Most bytes of a file of theirs.
+const MAX_VIEW_BYTES: u64 = 4 << 20;
 
 /// Packs `source` under `name`, or what is in it when there is no name. `progress` hears the
-/// bytes of files done so far. A failure breaks the stream off.
+/// bytes of files done so far. Gives how many devices, sockets and pipes were left out. A failure
+/// breaks the stream off.
 pub(super) fn pack(
     source: &Path,
     name: Option<&str>,
     writer: BodyWriter,
     mut progress: impl FnMut(u64),
-) -> Result<()> {
-    let mut packer = Packer { builder: Builder::new(writer), done: 0, progress: &mut progress };
+) -> Result<u64> {
+    let mut packer = Packer {
+        builder: Builder::new(writer),
+        done: 0,
+        skipped: 0,
+        links: HashMap::new(),
+        progress: &mut progress,
+    };
     let entries = match name {
         Some(name) => packer.entry(source, Path::new(name), 0),
         None => packer.children(source, Path::new(""), 1),
@@ -35,10 +49,11 @@ pub(super) fn pack(
             .and_then(|()| packer.builder.get_mut().flush())
             .map_err(|error| gone(&error))
     });
+    let skipped = packer.skipped;
     if let (Err(error), Ok(writer)) = (&finished, packer.builder.into_inner()) {
         writer.abort(io::Error::other(error.message.clone()));
     }
-    finished
+    finished.map(|()| skipped)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Error {
@@ -53,6 +68,9 @@ fn gone(error: &io::Error) -> Error {
 struct Packer<'a> {
     builder: Builder<BodyWriter>,
     done: u64,
+    skipped: u64,
+    /// The first name in the archive of files that have several.
+    links: HashMap<(u64, u64), PathBuf>,
     progress: &'a mut dyn FnMut(u64),
 }
 
@@ -97,12 +115,18 @@ impl Packer<'_> {
                 Failure::Read(error) => unreadable(error),
                 Failure::Write(error) => gone(&error),
             })?;
-        } else if kind.is_socket() || kind.is_fifo() || depth > 0 {
+        } else if depth > 0 {
             // Nothing that a file's copy could mean.
+            self.skipped += 1;
         } else {
+            let what = match () {
+                () if kind.is_fifo() => "pipe",
+                () if kind.is_socket() => "socket",
+                () => "device",
+            };
             return Err(Error::new(
                 ErrorCode::InvalidPath,
-                format!("{} is a device", path.display()),
+                format!("{} is a {what}: it has no content to copy", path.display()),
             ));
         }
         Ok(())
@@ -115,9 +139,29 @@ impl Packer<'_> {
             .open(path)
             .map_err(Failure::Read)?;
         // The file that was opened counts, not the one that was looked at.
-        let size = file.metadata().map_err(Failure::Read)?.len();
-        header.set_size(size);
+        let metadata = file.metadata().map_err(Failure::Read)?;
+        if metadata.nlink() > 1 {
+            let identity = (metadata.dev(), metadata.ino());
+            if let Some(first) = self.links.get(&identity) {
+                header.set_entry_type(EntryType::Link);
+                header.set_size(0);
+                return self.builder.append_link(header, name, first).map_err(Failure::Write);
+            }
+            if self.links.len() < MAX_LINKS {
+                self.links.insert(identity, name.to_owned());
+            }
+        }
         header.set_entry_type(EntryType::Regular);
+        if metadata.blocks() == 0 && is_view(&file) {
+            let content = whole(file).map_err(Failure::Read)?;
+            let size = u64::try_from(content.len()).unwrap_or(u64::MAX);
+            header.set_size(size);
+            let appended = self.builder.append_data(header, name, content.as_slice());
+            self.done += size;
+            return appended.map_err(Failure::Write);
+        }
+        let size = metadata.len();
+        header.set_size(size);
         let mut exact =
             Exact { file, left: size, error: None, done: &mut self.done, tell: self.progress };
         let appended = self.builder.append_data(header, name, &mut exact);
@@ -127,6 +171,21 @@ impl Packer<'_> {
             (None, Ok(())) => Ok(()),
         }
     }
+}
+
+/// Whether the kernel makes the file up as it is read.
+fn is_view(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|system| VIEWS.contains(&system.f_type))
+}
+
+/// Such a file, to its end.
+fn whole(file: File) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let size = file.take(MAX_VIEW_BYTES + 1).read_to_end(&mut content)?;
+    if u64::try_from(size).unwrap_or(u64::MAX) > MAX_VIEW_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(content)
 }
 
 enum Failure {
