@@ -13,6 +13,8 @@ mod snapshot;
 mod tools;
 mod workspace;
 
+use std::io::IsTerminal;
+
 use pinfold_types::{Error, Result};
 
 use crate::{
@@ -113,7 +115,9 @@ fn explain_first(
 ) -> Option<tokio_util::task::AbortOnDropHandle<()>> {
     let records = context.home.image_records();
     let none = move || std::fs::read_dir(&records).map_or(true, |mut found| found.next().is_none());
-    let wanted = !context.output.quiet()
+    // A file or a pipe is to hold what the command said, and nothing else.
+    let wanted = std::io::stderr().is_terminal()
+        && !context.output.quiet()
         && !context.output.json()
         && image.is_none_or(|name| name.as_str() == "host")
         && none();
