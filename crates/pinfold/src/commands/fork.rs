@@ -54,9 +54,10 @@ pub(super) async fn fork(context: &Context, args: Fork) -> Result<u8> {
     match failed.as_slice() {
         [] => Ok(0),
         [first, ..] => {
-            let message = format!("{} of {} forks failed", failed.len(), outcomes.len());
-            Err(Error::new(if failed.len() == 1 { first.code } else { common(&failed) }, message)
-                .hint(first.hint.clone().unwrap_or_else(|| first.message.clone())))
+            let (count, of) = (failed.len(), outcomes.len());
+            let message = format!("{count} of {of} forks failed: {}", first.message);
+            let code = if failed.len() == 1 { first.code } else { common(&failed) };
+            Err(Error { hint: first.hint.clone(), ..Error::new(code, message) })
         }
     }
 }
