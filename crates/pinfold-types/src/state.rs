@@ -112,7 +112,8 @@ impl WorkspaceState {
 
     fn refuse(self, event: WorkspaceEvent) -> Error {
         if (self, event) == (Self::Stopped, WorkspaceEvent::Stop) {
-            return Error::new(ErrorCode::Conflict, "it is stopped already");
+            return Error::new(ErrorCode::Conflict, "it is stopped already")
+                .hint("nothing is left to do");
         }
         let hint = match (self, event) {
             (Self::Stopped, _) => "start it first: pinfold start",

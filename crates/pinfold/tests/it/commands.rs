@@ -159,7 +159,7 @@ fn what_a_stopped_workspace_is_asked_gets_plain_answers() {
     run(home, &["create", "still", "--stopped"]).ok();
     let again = run(home, &["stop", "still"]);
     assert_eq!(again.code, 5, "{again:?}");
-    assert!(again.err.contains("stopped already") && !again.err.contains("hint"), "{again:?}");
+    assert!(again.err.contains("stopped already") && !again.err.contains("start it"), "{again:?}");
     let stats = run(home, &["stats", "still"]).ok();
     assert!(stats.lines().nth(1).is_some_and(|line| line.trim_end().ends_with('-')), "{stats}");
     run(home, &["create", "other", "--stopped"]).ok();
