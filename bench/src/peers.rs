@@ -169,8 +169,8 @@ impl Peers {
 /// second. The other programs do not look. Runtimes give what they find as standard input to the
 /// container's root, so it is not the machine's own `/dev/null` that they find.
 const HIDE_UNIFIED: &str = "umount /sys/fs/cgroup/unified 2>/dev/null || true; cd /; ulimit -n 1024; \
-     n=$(mktemp -u /tmp/pf-bench-null.XXXXXX) && mknod -m 666 $n c 1 3 && \
-     mount --bind $n /dev/null && rm $n || exit 1";
+     { mount -t tmpfs null /mnt && mknod -m 666 /mnt/null c 1 3 && \
+       mount --bind /mnt/null /dev/null; } || exit 1";
 
 fn own_program() -> anyhow::Result<String> {
     Ok(std::env::current_exe()?.display().to_string())
