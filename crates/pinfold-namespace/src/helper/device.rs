@@ -61,6 +61,7 @@ impl Devices {
         const PLACE: &str = "nodes";
         let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let closed = quiet | MountAttrFlags::MOUNT_ATTR_NODEV;
+        let ours = nodes.is_some();
         let from = match nodes {
             Some(nodes) => {
                 rustix::fs::mkdir(PLACE, Mode::from_raw_mode(0o755)).at(Step::Dev)?;
@@ -74,7 +75,10 @@ impl Devices {
             .map(|(name, ..)| {
                 let path = format!("{from}/{name}");
                 let node = mounts::clone_of(CWD, &path).on(Step::Dev, &path)?;
-                set_attributes(node.as_fd(), NODE_FLAGS, None).on(Step::Dev, &path)?;
+                // A clone has the flags of its source, which only the host's own nodes lack.
+                if !ours {
+                    set_attributes(node.as_fd(), NODE_FLAGS, None).on(Step::Dev, &path)?;
+                }
                 Ok(node)
             })
             .collect::<Result<_, Failure>>()?;

@@ -105,12 +105,9 @@ fn hand_over(launch: &Launch<'_>, pid: i32, child: &OwnedFd) -> Result<(), Failu
     if !spec.cgroup.as_ref().is_some_and(grouped) {
         write_down(&spec.socket.with_file_name(super::FIRST_PROCESS), pid)?;
     }
-    let mut passed = Vec::new();
+    let mut passed = vec![listen(&spec.socket)?];
     if launch.request.mode == Mode::Root {
         passed.push(device::make_nodes()?);
-    }
-    passed.insert(0, listen(&spec.socket)?);
-    if launch.request.mode == Mode::Root {
         let mapping = rustix::fs::open(
             format!("/proc/{pid}/ns/user"),
             OFlags::RDONLY | OFlags::CLOEXEC,
