@@ -1,5 +1,6 @@
 //! Limits that are hit are told; limits that cannot be enforced are refused.
 
+use pinfold_node::LocalNode;
 use pinfold_types::{
     ErrorCode,
     exec::{ExecSpec, ExitReason},
@@ -9,17 +10,22 @@ use pinfold_types::{
 
 use crate::house::{House, named, sh};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn memory_processes_disk_and_output() {
-    let house = House::new();
-    let (node, _) = house.open().await;
+/// A workspace whose limits are soon met.
+async fn create_tight(node: &LocalNode, name: &str) {
     let limits = ResourceLimits {
         memory_bytes: Some(64 << 20),
         pids: Some(30),
         disk_bytes: Some(32 << 20),
         ..Default::default()
     };
-    node.create(CreateWorkspace { limits, ..named("w") }).await.expect("made");
+    node.create(CreateWorkspace { limits, ..named(name) }).await.expect("made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_processes_disk_and_output() {
+    let house = House::new();
+    let (node, _) = house.open().await;
+    create_tight(&node, "w").await;
 
     let (fine, _) = sh(&node, "w", "true").await;
     assert!(fine.limits_hit.is_empty(), "{fine:?}");
@@ -47,13 +53,7 @@ async fn memory_processes_disk_and_output() {
 async fn a_limit_is_told_also_when_the_command_made_the_best_of_it() {
     let house = House::new();
     let (node, _) = house.open().await;
-    let limits = ResourceLimits {
-        memory_bytes: Some(64 << 20),
-        pids: Some(30),
-        disk_bytes: Some(32 << 20),
-        ..Default::default()
-    };
-    node.create(CreateWorkspace { limits, ..named("w") }).await.expect("made");
+    create_tight(&node, "w").await;
     for (line, kind) in [
         ("python3 -c 'x = bytearray(300 << 20)'; exit 0", LimitKind::Memory),
         ("sh -c 'for i in $(seq 60); do sleep 1 & done'; exit 0", LimitKind::Pids),

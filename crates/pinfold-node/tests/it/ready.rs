@@ -29,6 +29,14 @@ async fn one_is_ready(node: &LocalNode) {
     until("a boot is ready", || node.ready_boots() == 1).await;
 }
 
+async fn ends_with_nothing_left(house: &House, node: LocalNode) {
+    for workspace in node.list() {
+        node.destroy(workspace.name.as_str()).await.expect("destroyed");
+    }
+    node.shutdown().await.expect("shut down");
+    assert_eq!(house.leftovers(), Vec::<String>::new());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_one_is_handed_out_and_is_like_any_other() {
     let house = House::new();
@@ -68,11 +76,7 @@ async fn the_next_one_is_handed_out_and_is_like_any_other() {
     node.stop(host).await.expect("stopped");
     node.start(host).await.expect("started");
     assert_eq!(sh(&node, host, "cat /root/f").await.1, "kept\n");
-    for workspace in node.list() {
-        node.destroy(workspace.name.as_str()).await.expect("destroyed");
-    }
-    node.shutdown().await.expect("shut down");
-    assert_eq!(house.leftovers(), Vec::<String>::new());
+    ends_with_nothing_left(&house, node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,11 +105,7 @@ async fn a_crash_leaves_none_and_one_that_died_is_not_handed_out() {
     let made = nameless(&node).await;
     assert_eq!(sh(&node, made.name.as_str(), "echo up").await.1, "up\n");
     assert_ne!(made.id, dead[0]);
-    for workspace in node.list() {
-        node.destroy(workspace.name.as_str()).await.expect("destroyed");
-    }
-    node.shutdown().await.expect("shut down");
-    assert_eq!(house.leftovers(), Vec::<String>::new());
+    ends_with_nothing_left(&house, node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,8 +131,7 @@ async fn runs_take_it_and_its_image_can_still_be_removed() {
     one_is_ready(&node).await;
     node.remove_image("host").await.expect("nobody uses it");
     assert_eq!(node.ready_boots(), 0);
-    node.shutdown().await.expect("shut down");
-    assert_eq!(house.leftovers(), Vec::<String>::new());
+    ends_with_nothing_left(&house, node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
