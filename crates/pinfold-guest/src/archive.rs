@@ -20,7 +20,6 @@ use crate::channel::{Gone, Incoming, Stream};
 
 pub mod header;
 pub mod pack;
-mod partial;
 pub mod unpack;
 
 /// Archives at once.

@@ -17,16 +17,14 @@ use std::{
 };
 
 use pinfold_proto::{ArchiveOptions, Archived};
+use pinfold_sys::partial::{Partial, described};
 use pinfold_types::{Error, ErrorCode, limits::MAX_PATH_BYTES, name::excerpt};
 use rustix::{
     fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags},
     io::Errno,
 };
 
-use super::{
-    header::{Entry, Reader, TarError, Type},
-    partial::Partial,
-};
+use super::header::{Entry, Reader, TarError, Type};
 use crate::failure;
 
 /// Directories whose times are set at the end.
@@ -188,7 +186,7 @@ impl Unpacking<'_> {
                     return Err(EntryError::Refused("is a link without a target"));
                 }
                 Self::must_be_replaceable(parent.as_fd(), name, "a link")?;
-                let (partial, ()) = Partial::make(parent.as_fd(), |free| {
+                let (partial, ()) = Partial::make(parent.as_fd(), |_, free| {
                     rustix::fs::symlinkat(entry.link.as_slice(), &parent, free)
                 })?;
                 self.link_facts(parent.as_fd(), partial.name(), entry);
@@ -202,7 +200,7 @@ impl Unpacking<'_> {
                 let from = self.walk(above, false)?;
                 if entry.link != entry.path {
                     Self::must_be_replaceable(parent.as_fd(), name, "a link")?;
-                    let (partial, ()) = Partial::make(parent.as_fd(), |free| {
+                    let (partial, ()) = Partial::make(parent.as_fd(), |_, free| {
                         rustix::fs::linkat(&from, *old, &parent, free, AtFlags::empty())
                     })?;
                     partial.finish(name)?;
@@ -270,10 +268,10 @@ impl Unpacking<'_> {
     }
 
     /// A new file under a name of its own: never one that another name or a link leads to.
-    fn make_file(parent: BorrowedFd<'_>) -> Result<(Partial<'_>, File), EntryError> {
+    fn make_file(parent: BorrowedFd<'_>) -> Result<(Partial<BorrowedFd<'_>>, File), EntryError> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (partial, fd) = Partial::make(parent, |free| {
+        let (partial, fd) = Partial::make(parent, |parent, free| {
             rustix::fs::openat(parent, free, flags, Mode::from_raw_mode(0o600))
         })?;
         Ok((partial, fd.into()))
@@ -374,15 +372,4 @@ impl Unpacking<'_> {
 fn times(mtime: i64) -> Timestamps {
     let time = Timespec { tv_sec: mtime, tv_nsec: 0 };
     Timestamps { last_access: time, last_modification: time }
-}
-
-fn described(kind: FileType) -> &'static str {
-    match kind {
-        FileType::Directory => "a directory",
-        FileType::RegularFile => "a file",
-        FileType::Symlink => "a link",
-        FileType::Fifo => "a pipe",
-        FileType::Socket => "a socket",
-        _ => "a device",
-    }
 }

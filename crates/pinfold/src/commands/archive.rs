@@ -10,7 +10,6 @@
 //! file that is larger than what is free is refused before anything of it is written.
 
 mod headers;
-mod partial;
 mod tree;
 
 use std::io::Read;

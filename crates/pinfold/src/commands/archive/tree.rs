@@ -3,11 +3,12 @@
 use std::{
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use pinfold_sys::partial::{Partial, described};
 use pinfold_types::{Error, ErrorCode, Result, size::ByteSize};
 use rustix::{
     fs::{
@@ -16,8 +17,6 @@ use rustix::{
     },
     io::Errno,
 };
-
-use super::partial::Partial;
 
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 256 << 10;
@@ -99,7 +98,7 @@ impl Tree {
         self.must_fit(&parent, path, facts.size)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = Partial::make(&parent, |parent, free| {
+        let made = Partial::make(Arc::clone(&parent), |parent, free| {
             openat(parent, free, flags, Mode::from_raw_mode(0o600)).map(File::from)
         });
         let (partial, file) = made.map_err(|errno| self.failed(path, errno))?;
@@ -138,7 +137,7 @@ impl Tree {
         let (name, parents) = split(path);
         let parent = self.parent(parents)?;
         self.must_be_replaceable(&parent, path, "a link")?;
-        Partial::make(&parent, |parent, free| symlinkat(target, parent, free))
+        Partial::make(Arc::clone(&parent), |parent, free| symlinkat(target, parent, free))
             .and_then(|(partial, ())| partial.finish(name))
             .map_err(|errno| self.failed(path, errno))
     }
@@ -151,8 +150,8 @@ impl Tree {
         let parent = self.parent(parents)?;
         self.must_be_replaceable(&parent, path, "a link")?;
         let link =
-            |parent: &OwnedFd, free: &str| linkat(&from, old, parent, free, AtFlags::empty());
-        Partial::make(&parent, link)
+            |parent: BorrowedFd<'_>, free: &str| linkat(&from, old, parent, free, AtFlags::empty());
+        Partial::make(Arc::clone(&parent), link)
             .and_then(|(partial, ())| partial.finish(name))
             .map_err(|errno| self.failed(path, errno))
     }
@@ -246,14 +245,7 @@ impl Tree {
     }
 
     fn occupied(&self, path: &[Vec<u8>], there: FileType, new: &str) -> Error {
-        let there = match there {
-            FileType::Directory => "a directory",
-            FileType::RegularFile => "a file",
-            FileType::Symlink => "a link",
-            FileType::Fifo => "a pipe",
-            FileType::Socket => "a socket",
-            _ => "a device",
-        };
+        let there = described(there);
         let place = self.place(path);
         Error::new(
             ErrorCode::InvalidPath,
