@@ -64,9 +64,19 @@ impl Default for Home {
     }
 }
 
+/// How much of a server's log a failed test shows.
+const SHOWN_LINES: usize = 60;
+
 #[expect(clippy::print_stderr, reason = "a drop has no other way to say it")]
 impl Drop for Home {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read(self.path.join("server.log")).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default();
+            eprintln!("testkit: the end of server.log:\n{}", last.join("\n"));
+        }
         self.leftovers().clear();
         if let Some(directory) = self.directory.take()
             && let Err(err) = directory.close()

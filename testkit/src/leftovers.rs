@@ -105,17 +105,33 @@ fn processes(home: &Path, ids: &BTreeSet<String>) -> BTreeSet<i32> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     let our_mounts = fs::read_link("/proc/self/ns/mnt").ok();
     let sockets = socket_inodes("/proc/net/unix", home);
-    fs::read_dir("/proc")
+    let others: Vec<i32> = fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| *pid != own && !is_gone(*pid))
-        .filter(|pid| belongs(*pid, home, ids, our_mounts.as_deref(), &sockets))
-        .collect()
+        .collect();
+    let (found, rest): (Vec<i32>, Vec<i32>) = others
+        .into_iter()
+        .partition(|pid| belongs(*pid, home, ids, our_mounts.as_deref(), &sockets));
+    let mut found = BTreeSet::from_iter(found);
+    // A launcher has nothing of the home but its parent.
+    let launchers: Vec<i32> = rest.into_iter().filter(|pid| is_launcher_of(*pid, &found)).collect();
+    found.extend(launchers);
+    found
 }
 
-/// Whether a process is of this home: its server or launcher by their environment, anything in a
-/// workspace by its mounts, its cgroup or the socket it listens on.
+fn is_launcher_of(pid: i32, servers: &BTreeSet<i32>) -> bool {
+    let parent = || {
+        let stat = proc_text(pid, "stat")?;
+        stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<i32>().ok()
+    };
+    proc_text(pid, "comm").is_some_and(|comm| comm.starts_with("pinfold-launch"))
+        && parent().is_some_and(|parent| servers.contains(&parent))
+}
+
+/// Whether a process is of this home: its server by its environment, anything in a workspace by
+/// its mounts, its cgroup or the socket it listens on.
 fn belongs(
     pid: i32,
     home: &Path,

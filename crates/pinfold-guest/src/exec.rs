@@ -29,12 +29,14 @@ mod environment;
 mod launch;
 mod output;
 pub mod ring;
+mod score;
 mod tree;
 
 pub use attach::attach;
 pub use environment::Environment;
 use launch::{Launched, launch};
 use ring::Ring;
+pub use score::OomScore;
 
 /// Ended commands that are kept for a late look at their output and result.
 const KEEP_ENDED: usize = 64;

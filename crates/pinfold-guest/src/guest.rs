@@ -46,6 +46,8 @@ pub struct Guest {
     pub execs: exec::Table,
     /// When it started.
     pub started: Instant,
+    /// What keeps it alive longer than its commands.
+    pub score: exec::OomScore,
     /// Set once it is told to end.
     pub stopping: Cell<bool>,
     secret: BootSecret,
@@ -64,7 +66,7 @@ impl Drop for Stranger<'_> {
 
 impl Guest {
     /// A guest of this configuration.
-    pub fn new(mut config: GuestConfig) -> Rc<Self> {
+    pub fn new(mut config: GuestConfig, score: exec::OomScore) -> Rc<Self> {
         Rc::new(Self {
             workspace: config.workspace,
             boot: config.boot,
@@ -74,6 +76,7 @@ impl Guest {
             environment: RefCell::new(exec::Environment::new(std::mem::take(&mut config.env))),
             execs: exec::Table::default(),
             started: Instant::now(),
+            score,
             stopping: Cell::new(false),
             secret: config.secret.0.clone(),
             current: RefCell::new(None),

@@ -15,12 +15,14 @@ use rustix::process::DumpableBehavior;
 use tokio::{io::Interest, net::UnixListener, task::LocalSet};
 use zeroize::Zeroizing;
 
-use crate::{guest::Guest, watched::watched};
+use crate::{exec::OomScore, guest::Guest, watched::watched};
 
 /// The listening socket, by agreement with the launcher.
 const LISTENER: i32 = 3;
 /// The pipe with the configuration.
 const CONFIG: i32 = 4;
+/// The guest's own `oom_score_adj`, which it could not open itself.
+const SCORE: i32 = 5;
 /// When what only the start needed may go.
 const SETTLED: Duration = Duration::from_millis(300);
 /// Threads for file work that may wait.
@@ -61,11 +63,13 @@ pub fn run() -> ExitCode {
 fn start() -> Result<(), StartError> {
     let listener = inherit::take(LISTENER).map_err(|why| StartError::Descriptor(LISTENER, why))?;
     let config = inherit::take(CONFIG).map_err(|why| StartError::Descriptor(CONFIG, why))?;
-    inherit::close_from(CONFIG + 1).map_err(|why| StartError::Descriptor(CONFIG + 1, why))?;
+    let score = inherit::take(SCORE).and_then(|file| OomScore::read(file.into()));
+    let score = score.map_err(|why| StartError::Descriptor(SCORE, why))?;
+    inherit::close_from(SCORE + 1).map_err(|why| StartError::Descriptor(SCORE + 1, why))?;
     prepare_process();
     let mut config = read_config(File::from(config))?;
     let command = config.command.take();
-    let guest = Guest::new(config);
+    let guest = Guest::new(config, score);
 
     // Before the runtime, which may start threads that must not get the signal.
     let signals = ChildSignals::new().map_err(StartError::Runtime)?;

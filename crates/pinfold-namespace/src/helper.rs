@@ -58,6 +58,7 @@ pub(crate) struct Launch<'a> {
     request: Request,
     reply: OwnedFd,
     config: OwnedFd,
+    last_words: OwnedFd,
     guest: &'a OwnedFd,
     started: Instant,
 }
@@ -109,31 +110,41 @@ fn serve() -> std::io::Result<()> {
             return Ok(());
         };
         let started = Instant::now();
-        let Ok([reply, config]) = <[OwnedFd; 2]>::try_from(descriptors) else { continue };
-        if let Err(failure) = start(&prepared, &mut programs, bytes, &reply, config, started) {
+        let Ok([reply, config, last_words]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+            continue;
+        };
+        let given = Given { reply: &reply, config, last_words };
+        if let Err(failure) = start(&prepared, &mut programs, bytes, given, started) {
             let text = serde_json::to_vec(&Reply::Failed(failure)).expect("plain data");
             let _ = wire::send(&reply, &text, &[]);
         }
     }
 }
 
+/// The descriptors of a request.
+struct Given<'a> {
+    reply: &'a OwnedFd,
+    config: OwnedFd,
+    last_words: OwnedFd,
+}
+
 fn start(
     prepared: &Prepared,
     programs: &mut Programs,
     bytes: &[u8],
-    reply: &OwnedFd,
-    config: OwnedFd,
+    given: Given<'_>,
     started: Instant,
 ) -> Result<(), Failure> {
     let request: Request = serde_json::from_slice(bytes)
         .map_err(|error| Failure::said(Step::Request, "", error.to_string()))?;
     let readable = lacks!(request.extras, Dumpable);
     let guest = programs.get(&request.spec.guest, readable)?;
+    let Given { reply, config, last_words } = given;
     let reply = reply.try_clone().at(Step::Request)?;
     match clone_process(prepared.proof, OwnNamespaces::NONE, None).at(Step::Fork)? {
         Cloned::Parent { .. } => Ok(()),
         Cloned::Child => {
-            let launch = Launch { prepared, request, reply, config, guest, started };
+            let launch = Launch { prepared, request, reply, config, last_words, guest, started };
             exit_now(parent::run(&launch));
         }
     }

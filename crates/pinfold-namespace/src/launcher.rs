@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    LastWords,
     failure::Failure,
     identity,
     spec::{LaunchExtras, LaunchSpec, Launched},
@@ -189,9 +190,10 @@ async fn attempt(helper: &UnixStream, text: &[u8], request: &Request) -> Result<
     let refused = |error: std::io::Error| Attempt::Refused(Error::internal(error));
     let config = config_pipe(&request.spec.guest_config).map_err(refused)?;
     let (ours, theirs) = packets().map_err(refused)?;
+    let (last_words, says) = LastWords::pipe().map_err(refused)?;
     let sent = helper
         .async_io(Interest::WRITABLE, || {
-            Ok(wire::send(helper, text, &[theirs.as_fd(), config.as_fd()])?)
+            Ok(wire::send(helper, text, &[theirs.as_fd(), config.as_fd(), says.as_fd()])?)
         })
         .await;
     match sent {
@@ -200,9 +202,9 @@ async fn attempt(helper: &UnixStream, text: &[u8], request: &Request) -> Result<
         Err(error) => return Err(refused(error)),
     }
     // What is left of these here would keep the streams open.
-    drop((theirs, config));
+    drop((theirs, config, says));
     let replies = asynchronous(ours).map_err(refused)?;
-    Started::default().follow(&replies, request).await
+    Started::default().follow(&replies, request, last_words).await
 }
 
 fn gone(error: &std::io::Error) -> bool {
@@ -237,6 +239,7 @@ impl Started {
         mut self,
         replies: &UnixStream,
         request: &Request,
+        last_words: LastWords,
     ) -> Result<Launched, Attempt> {
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -262,21 +265,16 @@ impl Started {
                 }
             }
         }
-        self.finish(request)
+        self.finish(request, last_words)
     }
 
     /// The stream has ended: all its writers are gone, by exec or by exit.
-    fn finish(mut self, request: &Request) -> Result<Launched, Attempt> {
+    fn finish(mut self, request: &Request, last_words: LastWords) -> Result<Launched, Attempt> {
         if let Some(failure) = self.failed.take() {
             return Err(Attempt::Refused(failure.into()));
         }
         let Some((pid, pidfd)) = self.process.take() else { return Err(Attempt::HelperGone) };
-        let died = || {
-            Attempt::Refused(
-                Error::new(ErrorCode::CannotEnforce, "the workspace's first process was killed")
-                    .hint("its memory or process limit may be too low to start in"),
-            )
-        };
+        let died = || Attempt::Refused(died_at_once(&last_words));
         let Some(Ready { landlock_abi, namespaces, trace }) = self.ready.take() else {
             self.process = Some((pid, pidfd));
             return Err(died());
@@ -299,7 +297,18 @@ impl Started {
             nested: spec.nested,
             unlimited: spec.cgroup.is_none(),
         };
-        Ok(Launched { pid, start_time, pidfd, walls, trace })
+        Ok(Launched { pid, start_time, pidfd, walls, last_words, trace })
+    }
+}
+
+fn died_at_once(last_words: &LastWords) -> Error {
+    match last_words.take() {
+        Some(words) => {
+            let message = format!("the workspace's first process could not start: {words}");
+            Error::new(ErrorCode::Internal, message)
+        }
+        None => Error::new(ErrorCode::CannotEnforce, "the workspace's first process was killed")
+            .hint("its memory or process limit may be too low to start in"),
     }
 }
 

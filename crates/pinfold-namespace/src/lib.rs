@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod failure;
 pub mod helper;
 mod identity;
+mod last_words;
 mod launcher;
 mod probe;
 mod seccomp;
@@ -21,6 +22,7 @@ pub use cgroup::{CgroupJoin, CgroupStats, Cgroups, WorkspaceCgroup};
 pub use failure::{Failure, Step};
 pub use helper::FIRST_PROCESS;
 pub use identity::{open_pidfd, process_matches, start_time};
+pub use last_words::LastWords;
 pub use launcher::{Launcher, LauncherOptions};
 pub use probe::probe;
 #[cfg(feature = "weaken")]

@@ -137,6 +137,8 @@ pub struct Launched {
     pub pidfd: OwnedFd,
     /// The walls as they stand.
     pub walls: Walls,
+    /// What the guest says when it cannot go on.
+    pub last_words: crate::LastWords,
     /// Steps with the time since the request arrived, in microseconds, when asked for.
     pub trace: Vec<(String, u64)>,
 }

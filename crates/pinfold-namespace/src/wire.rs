@@ -27,7 +27,8 @@ pub(crate) const MAX_MESSAGE: usize = 128 << 10;
 /// Most descriptors of one message: the kernel's `SCM_MAX_FD`.
 pub(crate) const MAX_DESCRIPTORS: usize = 253;
 
-/// Server to launcher. Descriptors: the reply socket, the configuration pipe.
+/// Server to launcher. Descriptors: the reply socket, the configuration pipe, the guest's
+/// standard error.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub mode: Mode,

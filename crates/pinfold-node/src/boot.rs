@@ -149,9 +149,10 @@ impl Inner {
                 }
             };
         let launched_after = begun.elapsed();
-        let Launched { pid, start_time, pidfd, walls, .. } = launched;
+        let Launched { pid, start_time, pidfd, walls, last_words, .. } = launched;
         let socket = self.home.socket(id);
-        let live = Arc::new(Live::new(number, pid, start_time, walls, cgroup, socket, pidfd)?);
+        let live = Live::new(number, pid, start_time, walls, cgroup, socket, pidfd)?;
+        let live = Arc::new(live.heard(last_words));
         let connect = Guest::connect(&live.socket, &id, number, &secret);
         let connected = tokio::time::timeout(GUEST_READY, connect).await.unwrap_or_else(|_| {
             Err(Error::new(
@@ -167,7 +168,10 @@ impl Inner {
                 tracing::debug!(%id, ?launched_after, ?answered_after, "booted");
                 Ok(live)
             }
-            Err(failed) => {
+            Err(mut failed) => {
+                if let Some(words) = live.last_words() {
+                    failed.message = format!("{}; it said: {words}", failed.message);
+                }
                 let _ = live.kill_and_wait().await;
                 self.clear_boot(id, live.cgroup.clone()).await;
                 Err(failed)

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use pinfold_namespace::{CgroupStats, WorkspaceCgroup};
+use pinfold_namespace::{CgroupStats, LastWords, WorkspaceCgroup};
 use pinfold_types::{Error, ErrorCode, Result, workspace::Walls};
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
@@ -29,6 +29,8 @@ pub(crate) struct Live {
     /// Where the guest listens.
     pub(crate) socket: PathBuf,
     pidfd: AsyncFd<OwnedFd>,
+    /// Absent for a boot that was found again: it says nothing to a later server.
+    last_words: Option<LastWords>,
     guest: RwLock<Option<Guest>>,
     /// Held by whoever dials the guest.
     pub(crate) dialling: tokio::sync::Mutex<LastFailure>,
@@ -48,7 +50,29 @@ impl Live {
             .map_err(|err| Error::internal(format!("cannot watch process {pid}: {err}")))?;
         let cgroup = cgroup.map(|cgroup| cgroup.of_first(pid, start_time));
         let (guest, dialling) = (RwLock::default(), tokio::sync::Mutex::default());
-        Ok(Self { boot, pid, start_time, walls, cgroup, socket, pidfd, guest, dialling })
+        let last_words = None;
+        Ok(Self {
+            boot,
+            pid,
+            start_time,
+            walls,
+            cgroup,
+            socket,
+            pidfd,
+            last_words,
+            guest,
+            dialling,
+        })
+    }
+
+    /// The same, heard when it cannot go on.
+    pub(crate) fn heard(self, last_words: LastWords) -> Self {
+        Self { last_words: Some(last_words), ..self }
+    }
+
+    /// What the first process said, which is why it ended.
+    pub(crate) fn last_words(&self) -> Option<String> {
+        self.last_words.as_ref()?.take()
     }
 
     /// The channel to the guest, as it was dialled last: it may have ended since. Who wants one

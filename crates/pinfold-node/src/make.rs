@@ -247,12 +247,10 @@ impl Inner {
         let (pool, home) = (Arc::clone(&self.pool), self.home.clone());
         let cgroup = self.cgroups.open(&id);
         let removed = blocking(move || {
-            if let Some(cgroup) = cgroup {
-                cgroup.kill()?;
-                cgroup.remove()?;
-            }
+            let cleared =
+                cgroup.map_or(Ok(()), |cgroup| cgroup.kill().and_then(|()| cgroup.remove()));
             home.remove_run(id);
-            pool.remove(&id.to_string())
+            pool.remove(&id.to_string()).and(cleared)
         });
         if let Err(err) = removed.await {
             tracing::warn!(%id, %err, "leftovers stay until the next start of the server");

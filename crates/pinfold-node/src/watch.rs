@@ -54,6 +54,8 @@ impl Inner {
         let oom_kills = live.counters().and_then(|counters| counters.oom_kills).unwrap_or(0);
         let reason = if oom_kills > 0 {
             format!("its first process ended; the kernel had killed {oom_kills} for memory")
+        } else if let Some(words) = live.last_words() {
+            format!("its first process ended unasked, and said: {words}")
         } else {
             "its first process ended unasked: it was killed or crashed".to_owned()
         };

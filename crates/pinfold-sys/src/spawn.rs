@@ -49,6 +49,20 @@ pub struct Limit {
     pub hard: u64,
 }
 
+/// When memory runs out, the kernel kills what has the most after `oom_score_adj` is added
+/// (proc(5)). A process whose program nobody may read can not open that file of its own or of a
+/// child that shares its memory; so it takes on the child's score for the instant of the clone,
+/// and the child's first act is to put the caller's back.
+#[derive(Clone, Copy, Debug)]
+pub struct FirstToGo<'a> {
+    /// The caller's own `oom_score_adj`, open for writing.
+    pub own: BorrowedFd<'a>,
+    /// The caller's score, -1000 to 1000.
+    pub score: i16,
+    /// The child's and its children's: not below the caller's.
+    pub child: i16,
+}
+
 /// What to start. Every descriptor that is not named in `fds` is closed in the child.
 #[derive(Debug, Default)]
 pub struct Spawn<'a> {
@@ -71,8 +85,8 @@ pub struct Spawn<'a> {
     pub limits: Vec<Limit>,
     /// File mode mask; absent: the caller's.
     pub umask: Option<u32>,
-    /// Out-of-memory score to take on, -1000 to 1000. Only raising it is always allowed.
-    pub oom_score: Option<i16>,
+    /// The child is to be killed rather than the caller when memory runs out.
+    pub first_to_go: Option<FirstToGo<'a>>,
     /// A shell for programs that are text without `#!`, as `execvp` would. Absent: an error.
     pub script_shell: Option<CString>,
 }
@@ -95,7 +109,7 @@ pub enum Step {
     Limits,
     /// `setgroups`, `setresgid`, `setresuid`.
     Credentials,
-    /// `/proc/self/oom_score_adj`.
+    /// `oom_score_adj`.
     OomScore,
     /// `chdir`.
     Directory,
@@ -172,7 +186,8 @@ struct Plan<'a> {
     envp: Vec<*const c_char>,
     /// Sources, none of which is below `first_free`.
     fds: Vec<(RawFd, RawFd)>,
-    oom_score: Option<String>,
+    /// The caller's own `oom_score_adj`, and what it holds between two starts.
+    own_score: Option<(RawFd, String)>,
     first_free: c_int,
     failed: Option<(Step, c_int)>,
 }
@@ -185,6 +200,11 @@ fn check(step: Step, result: libc::c_long) -> Result<(), (Step, c_int)> {
     if result == -1 { Err((step, errno())) } else { Ok(()) }
 }
 
+fn put(file: RawFd, text: &str) -> libc::c_long {
+    // SAFETY: live text with its length, and a number.
+    unsafe { libc::syscall(libc::SYS_pwrite64, file, text.as_ptr(), text.len(), 0) }
+}
+
 fn pointers(words: &[CString]) -> Vec<*const c_char> {
     words.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect()
 }
@@ -194,6 +214,9 @@ fn pointers(words: &[CString]) -> Vec<*const c_char> {
 /// (setresuid and friends) or keep state.
 fn child(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, (Step, c_int)> {
     let request = plan.request;
+    if let Some((file, score)) = &plan.own_score {
+        check(Step::OomScore, put(*file, score))?;
+    }
     // The kernel's own shape of a signal action: handler, flags, restorer, mask; all zero is the
     // default action. glibc's wrapper leaves out the two signals it keeps for itself.
     let default = [0_u64; 4];
@@ -252,19 +275,6 @@ fn child(plan: &mut Plan<'_>) -> Result<std::convert::Infallible, (Step, c_int)>
                 ptr::null_mut::<c_void>(),
             )
         })?;
-    }
-    if let Some(score) = &plan.oom_score {
-        // SAFETY: live text with its length; the descriptor is opened and closed here.
-        unsafe {
-            let path = c"/proc/self/oom_score_adj".as_ptr();
-            let file = libc::syscall(libc::SYS_open, path, libc::O_WRONLY | libc::O_CLOEXEC, 0);
-            check(Step::OomScore, file)?;
-            check(
-                Step::OomScore,
-                libc::syscall(libc::SYS_write, file, score.as_ptr(), score.len()),
-            )?;
-            libc::syscall(libc::SYS_close, file);
-        }
     }
     if let Some(mask) = request.umask {
         // SAFETY: a number; umask cannot fail.
@@ -419,13 +429,19 @@ pub fn spawn(request: &Spawn<'_>) -> Result<i32, SpawnError> {
         script,
         envp: pointers(&request.environment),
         fds,
-        oom_score: request.oom_score.map(|score| score.to_string()),
+        own_score: request.first_to_go.map(|go| (go.own.as_raw_fd(), go.score.to_string())),
         first_free,
         failed: None,
     };
     debug_assert!(plan.fds.iter().all(|(source, _)| *source >= plan.first_free));
     let stack = Stack::new().map_err(prepare)?;
     let masked = Masked::all();
+    if let Some(FirstToGo { own, child, .. }) = request.first_to_go
+        && put(own.as_raw_fd(), &child.to_string()) == -1
+    {
+        let source = io::Error::last_os_error();
+        return Err(SpawnError { step: Step::OomScore, source });
+    }
     // SAFETY: `enter` runs on `stack`, which outlives it because CLONE_VFORK suspends this thread
     // until the child has executed or exited; it touches `plan` only, which this frame owns and
     // does not use meanwhile. CLONE_VM shares the memory, not the descriptors, the working
@@ -440,7 +456,13 @@ pub fn spawn(request: &Spawn<'_>) -> Result<i32, SpawnError> {
     };
     let cloned = if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) };
     drop(masked);
-    let pid = cloned.map_err(|source| SpawnError { step: Step::Clone, source })?;
+    let pid = cloned.map_err(|source| {
+        // There is no child that would have done it.
+        if let Some((file, score)) = &plan.own_score {
+            put(*file, score);
+        }
+        SpawnError { step: Step::Clone, source }
+    })?;
     match plan.failed {
         None => Ok(pid),
         Some((step, code)) => {

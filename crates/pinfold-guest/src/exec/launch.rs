@@ -188,8 +188,7 @@ pub(super) fn launch(guest: &Guest, spec: &mut ExecSpec) -> Result<Launched, Ref
             .then(|| Credentials { uid: who.uid, gid: who.gid, groups: who.groups.clone() }),
         limits: vec![Limit { resource: Mark::RESOURCE, soft: mark.value(), hard: mark.value() }],
         umask: Some(0o022),
-        // It shares our memory until its exec, and ours takes no such change: see below.
-        oom_score: None,
+        first_to_go: Some(guest.score.first_to_go()),
         script_shell: Some(spawn::shell()),
     };
     let started = spawn::spawn(&request);
@@ -200,17 +199,8 @@ pub(super) fn launch(guest: &Guest, spec: &mut ExecSpec) -> Result<Launched, Ref
         let _ = rustix::process::set_dumpable_behavior(off);
     }
     let pid = started.map_err(|error| refused(&error, program, &directory, user))?;
-    first_to_go(pid);
     let Streams { input, outputs, terminal, child: _ } = streams;
     Ok(Launched { pid, mark, input, outputs, terminal })
-}
-
-/// When memory runs out, the kernel kills what has the most after this is added (proc(5),
-/// `oom_score_adj`): a command and its children long before the guest, which has only the output
-/// it holds for them, and before anything of the host when that is short of memory itself.
-fn first_to_go(pid: i32) {
-    // It has ended already, or is a program that nobody may look into.
-    let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), "500");
 }
 
 fn refused(error: &SpawnError, program: &str, directory: &str, user: &str) -> Refused {

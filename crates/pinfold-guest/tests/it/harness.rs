@@ -76,6 +76,9 @@ impl Box {
             "--kill-child",
             "--mount-proc",
             "--",
+            "sh",
+            "-c",
+            "exec 5<>/proc/self/oom_score_adj && exec \"$0\"",
             guest,
         ];
         let pid = spawn(&Spawn {

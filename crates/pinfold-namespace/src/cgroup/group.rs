@@ -177,8 +177,14 @@ impl WorkspaceCgroup {
         } else {
             self.kill_one_by_one();
         }
-        // A process frozen by v1 dies when it is thawed.
-        if self.directory("freezer").is_some() { self.thaw() } else { Ok(()) }
+        // A process frozen by v1 dies when it is thawed. A group that is removed already, while
+        // another was still busy, freezes nothing.
+        match self.directory("freezer") {
+            Some(directory) => {
+                self.thaw().or_else(|failed| if directory.exists() { Err(failed) } else { Ok(()) })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Kills what is left, waits for its end (10 s at most) and removes the groups. Groups that

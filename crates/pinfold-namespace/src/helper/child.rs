@@ -79,7 +79,7 @@ fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Fail
 
     let mut descriptors = receive(parent)?;
     trace.mark("mounts received");
-    let listener = descriptors.remove(0);
+    let (listener, score) = (descriptors.remove(0), descriptors.remove(0));
     let nodes = (launch.request.mode == Mode::Root).then(|| descriptors.remove(0));
     let trees = match launch.request.mode {
         Mode::Root => descriptors,
@@ -134,7 +134,7 @@ fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Fail
     }
     trace.mark("privileges dropped");
 
-    place_descriptors(launch, &listener)?;
+    place_descriptors(launch, &listener, &score)?;
     #[cfg(feature = "weaken")]
     if lacks!(extras, Descriptor) {
         let host =
@@ -173,7 +173,7 @@ fn become_guest(launch: &Launch<'_>, parent: &OwnedFd) -> Result<(), Option<Fail
 fn receive(parent: &OwnedFd) -> Result<Vec<OwnedFd>, Option<Failure>> {
     let mut buffer = [0; 8];
     match wire::receive(parent, &mut buffer).at(Step::HandOver)? {
-        Some((_, descriptors)) if !descriptors.is_empty() => Ok(descriptors),
+        Some((_, descriptors)) if descriptors.len() >= 2 => Ok(descriptors),
         _ => Err(None),
     }
 }
@@ -234,21 +234,28 @@ fn run_and_tmp() -> Result<(), Failure> {
     files::ensure_directory("/tmp", 0o1777)
 }
 
-/// 0, 1, 2: null; 3: the listening socket; 4: the configuration. All else closes at the exec.
-fn place_descriptors(launch: &Launch<'_>, listener: &OwnedFd) -> Result<(), Failure> {
+/// 0, 1: null; 2: what it says when it cannot go on; 3: the listening socket; 4: the
+/// configuration; 5: its own `oom_score_adj`. All else closes at the exec.
+fn place_descriptors(
+    launch: &Launch<'_>,
+    listener: &OwnedFd,
+    score: &OwnedFd,
+) -> Result<(), Failure> {
     let place = |from: &OwnedFd, to| {
         launch::place_descriptor(launch.prepared.proof, from.as_fd(), to).at(Step::Descriptors)
     };
-    // Copies above 4 first, so that placing one does not close another.
+    // Copies above 5 first, so that placing one does not close another.
     let high = |from: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(from, 16).at(Step::Descriptors);
-    let (listener, config) = (high(listener)?, high(&launch.config)?);
+    let (listener, config, score) = (high(listener)?, high(&launch.config)?, high(score)?);
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, FileMode::empty())
         .and_then(|null| rustix::io::fcntl_dupfd_cloexec(null, 16))
         .on(Step::Descriptors, "/dev/null")?;
-    for standard in 0..3 {
-        place(&null, standard)?;
-    }
+    let last_words = high(&launch.last_words)?;
+    place(&null, 0)?;
+    place(&null, 1)?;
+    place(&last_words, 2)?;
     place(&listener, 3)?;
     place(&config, 4)?;
-    launch::close_on_exec_from(5).at(Step::Descriptors)
+    place(&score, 5)?;
+    launch::close_on_exec_from(6).at(Step::Descriptors)
 }

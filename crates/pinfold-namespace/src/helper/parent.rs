@@ -105,7 +105,7 @@ fn hand_over(launch: &Launch<'_>, pid: i32, child: &OwnedFd) -> Result<(), Failu
     if !spec.cgroup.as_ref().is_some_and(grouped) {
         write_down(&spec.socket.with_file_name(super::FIRST_PROCESS), pid)?;
     }
-    let mut passed = vec![listen(&spec.socket)?];
+    let mut passed = vec![listen(&spec.socket)?, memory_score(launch, pid)?];
     if launch.request.mode == Mode::Root {
         passed.push(device::make_nodes()?);
         let mapping = rustix::fs::open(
@@ -122,6 +122,20 @@ fn hand_over(launch: &Launch<'_>, pid: i32, child: &OwnedFd) -> Result<(), Failu
         Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Ok(()),
         sent => sent.at(Step::HandOver),
     }
+}
+
+/// The child's own `oom_score_adj`, which it cannot open itself once it is the guest. A server
+/// that is spared when memory runs out does not spare its workspaces, and none of them may give
+/// itself less than 0: root's write sets the least (proc(5)).
+fn memory_score(launch: &Launch<'_>, pid: i32) -> Result<OwnedFd, Failure> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path);
+    let mut file = file.on(Step::Descriptors, &path)?;
+    if launch.request.mode == Mode::Root {
+        // Refused where it is above 0 and this root may not lower it: then it stays.
+        let _ = file.write_all(b"0");
+    }
+    Ok(file.into())
 }
 
 /// Writes the new process down before it is let go on.

@@ -106,7 +106,7 @@ async fn nothing_of_the_host_is_in_view() {
 }
 
 #[tokio::test]
-async fn the_guest_gets_three_streams_a_listener_and_its_configuration() {
+async fn the_guest_gets_its_six_descriptors_and_no_other() {
     let (_launcher, workspace) = walled().await;
     let open = workspace.ask("@fds");
     let mut numbers: Vec<(u32, String)> = open
@@ -116,9 +116,11 @@ async fn the_guest_gets_three_streams_a_listener_and_its_configuration() {
         .map(|(number, target)| (number.parse().unwrap(), target.to_owned()))
         .collect();
     numbers.sort();
-    assert_eq!(numbers.len(), 5, "{open}");
-    assert!(numbers[..3].iter().all(|(_, target)| target == "/dev/null"), "{open}");
-    assert!(numbers[3].1.starts_with("socket:") && numbers[4].1.starts_with("pipe:"), "{open}");
+    let targets: Vec<&str> = numbers.iter().map(|(_, target)| target.as_str()).collect();
+    let [null, out, error, listener, config, score] = targets[..] else { panic!("{open}") };
+    assert_eq!((null, out), ("/dev/null", "/dev/null"), "{open}");
+    assert!(error.starts_with("pipe:") && listener.starts_with("socket:"), "{open}");
+    assert!(config.starts_with("pipe:") && score.ends_with("/oom_score_adj"), "{open}");
     assert_eq!(workspace.ask("@config"), "{\"hello\":1}");
     let mode = std::fs::metadata(&workspace.spec.socket).unwrap();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777, 0o600);
