@@ -21,6 +21,9 @@ use crate::{
 /// Most workspaces of one worker at once.
 const MOST: usize = 5;
 
+/// Exit code of a command line that is wrong in itself: nothing was tried then.
+const WRONG_USAGE: i32 = 2;
+
 /// A client.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -68,6 +71,7 @@ impl Worker {
 
     fn call(&self, words: &[&str]) -> Answer {
         let answer = pinfold(&self.home, words);
+        assert_ne!(answer.code, WRONG_USAGE, "{words:?} is not asked for rightly: {}", answer.stderr);
         if answer.code == 0 {
             self.acknowledged.fetch_add(1, Ordering::Relaxed);
         }
@@ -181,7 +185,7 @@ impl Worker {
 
     fn snapshot(&mut self, name: &str) {
         let snapshot = format!("s{}", self.random.next() % 1_000_000);
-        let answer = self.call(&["snapshot", "create", name, "--name", &snapshot]);
+        let answer = self.call(&["snapshot", "create", name, &snapshot]);
         if answer.code == 0 {
             let known = self.known.get_mut(name).expect("known");
             known.snapshots.insert(snapshot, known.marker.clone());
