@@ -71,7 +71,11 @@ impl Worker {
 
     fn call(&self, words: &[&str]) -> Answer {
         let answer = pinfold(&self.home, words);
-        assert_ne!(answer.code, WRONG_USAGE, "{words:?} is not asked for rightly: {}", answer.stderr);
+        assert_ne!(
+            answer.code, WRONG_USAGE,
+            "{words:?} is not asked for rightly: {}",
+            answer.stderr
+        );
         if answer.code == 0 {
             self.acknowledged.fetch_add(1, Ordering::Relaxed);
         }

@@ -137,6 +137,12 @@ impl Registry {
         })
     }
 
+    /// The present name of a workspace, if it exists.
+    pub(crate) fn name_of(&self, id: WorkspaceId) -> Option<WorkspaceName> {
+        let workspace = self.read().by_id.get(&id).cloned()?;
+        Some(workspace.with_row(|row| row.name.clone()))
+    }
+
     /// Every workspace, oldest first.
     pub(crate) fn list(&self) -> Vec<Arc<Workspace>> {
         let mut all: Vec<_> = self.read().by_id.values().cloned().collect();

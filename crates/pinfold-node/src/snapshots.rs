@@ -40,19 +40,17 @@ impl LocalNode {
     pub async fn snapshots(&self, of: Option<&str>) -> Result<Vec<SnapshotInfo>> {
         let of = of.map(|reference| self.inner().registry.find(reference)).transpose()?;
         let rows = self.inner().store.snapshots(of.map(|workspace| workspace.id)).await?;
-        let pool = Arc::clone(&self.inner().pool);
-        blocking(move || {
+        let describe = move |inner: &Arc<Inner>| {
             let ready = rows.into_iter().filter(|row| row.state == SnapshotState::Ready);
-            Ok(ready.map(|row| info(row, &pool)).collect())
-        })
-        .await
+            Ok(ready.map(|row| inner.describe(row)).collect())
+        };
+        self.inner().in_background(describe).await
     }
 
     /// One snapshot, by id or `WORKSPACE/NAME`, or by a name that only one workspace uses.
     pub async fn get_snapshot(&self, reference: &str) -> Result<SnapshotInfo> {
         let row = self.inner().find_snapshot(reference, None).await?;
-        let pool = Arc::clone(&self.inner().pool);
-        blocking(move || Ok(info(row, &pool))).await
+        self.inner().in_background(move |inner| Ok(inner.describe(row))).await
     }
 
     /// Removes a snapshot. What was forked from it stays.
@@ -139,8 +137,28 @@ impl Inner {
             return Err(failed);
         }
         workspace.activity.touch();
-        let pool = Arc::clone(&self.pool);
-        blocking(move || Ok(info(snapshot, &pool))).await
+        self.in_background(move |inner| Ok(inner.describe(snapshot))).await
+    }
+
+    /// A snapshot as callers see it. Blocks.
+    fn describe(&self, row: SnapshotRow) -> SnapshotInfo {
+        let usage = self.pool.usage(&row.id.to_string()).ok();
+        let owner = self.registry.name_of(row.workspace);
+        SnapshotInfo {
+            id: row.id,
+            name: row.name,
+            workspace: row.workspace,
+            workspace_removed: owner.is_none(),
+            workspace_name: owner.unwrap_or(row.workspace_name),
+            boot: row.boot,
+            parent: row.parent,
+            kind: row.kind,
+            image: row.image_name.to_string(),
+            referenced_bytes: usage.as_ref().map(|usage| usage.referenced_bytes),
+            exclusive_bytes: usage.as_ref().and_then(|usage| usage.exclusive_bytes),
+            method: row.method,
+            created_at: row.created_at,
+        }
     }
 
     /// Copies a workspace's disk as it is at one instant: its processes are frozen meanwhile, and
@@ -200,19 +218,25 @@ impl Inner {
             }
             return Ok(row);
         }
-        let (of, name) = match reference.split_once('/') {
-            Some((workspace, name)) if of.is_none() => {
-                (Some(self.registry.find(workspace)?.id), name)
-            }
-            _ => (of, reference),
+        let (of, gone, name) = match reference.split_once('/') {
+            Some((workspace, name)) if of.is_none() => match self.registry.find(workspace) {
+                Ok(workspace) => (Some(workspace.id), None, name),
+                // One that is gone has left its name with its snapshots.
+                Err(_) => (None, Some(workspace), name),
+            },
+            _ => (of, None, reference),
         };
         let name: SnapshotName = name.parse()?;
+        let was_of = |row: &SnapshotRow, owner: &str| {
+            row.workspace_name.as_str() == owner && self.registry.name_of(row.workspace).is_none()
+        };
         let mut named: Vec<_> = self
             .store
             .snapshots(of)
             .await?
             .into_iter()
             .filter(|row| row.name == name && row.state == SnapshotState::Ready)
+            .filter(|row| gone.is_none_or(|owner| was_of(row, owner)))
             .collect();
         match named.len() {
             0 => Err(unknown()),
@@ -326,21 +350,4 @@ fn next_name(others: &[SnapshotRow]) -> SnapshotName {
         .max()
         .unwrap_or(0);
     format!("snap-{}", u64::from(highest) + 1).parse().expect("a short name")
-}
-
-fn info(row: SnapshotRow, pool: &pinfold_disk::Pool) -> SnapshotInfo {
-    let usage = pool.usage(&row.id.to_string()).ok();
-    SnapshotInfo {
-        id: row.id,
-        name: row.name,
-        workspace: row.workspace,
-        boot: row.boot,
-        parent: row.parent,
-        kind: row.kind,
-        image: row.image_name.to_string(),
-        referenced_bytes: usage.as_ref().map(|usage| usage.referenced_bytes),
-        exclusive_bytes: usage.as_ref().and_then(|usage| usage.exclusive_bytes),
-        method: row.method,
-        created_at: row.created_at,
-    }
 }

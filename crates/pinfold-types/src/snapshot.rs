@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{SnapshotId, SnapshotName, WorkspaceId};
+use crate::{SnapshotId, SnapshotName, WorkspaceId, WorkspaceName};
 
 /// What a snapshot holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +31,13 @@ pub struct SnapshotInfo {
     pub id: SnapshotId,
     /// Name.
     pub name: SnapshotName,
-    /// The workspace it was taken of (which may be gone).
+    /// The workspace it was taken of.
     pub workspace: WorkspaceId,
+    /// That workspace's name; the last one it had when it is gone.
+    pub workspace_name: WorkspaceName,
+    /// That workspace was removed. Its snapshots stay until they are removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub workspace_removed: bool,
     /// Boot it was taken in.
     pub boot: u64,
     /// The snapshot that the workspace's disk descended from at the time.

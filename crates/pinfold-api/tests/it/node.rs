@@ -41,7 +41,7 @@ fn known(reference: &str) -> Result<WorkspaceInfo> {
 fn snapshot() -> SnapshotInfo {
     serde_json::from_value(serde_json::json!({
         "id": pinfold_types::SnapshotId::generate(), "name": "s", "workspace": WorkspaceId::generate(),
-        "boot": 1, "kind": "disk", "image": "host", "method": "copy",
+        "workspace_name": "w", "boot": 1, "kind": "disk", "image": "host", "method": "copy",
         "created_at": "2026-01-01T00:00:00Z",
     }))
     .expect("a snapshot")

@@ -106,6 +106,8 @@ fn snapshot(of: WorkspaceId) -> SnapshotInfo {
         id: SnapshotId::generate(),
         name: "s".parse().expect("a name"),
         workspace: of,
+        workspace_name: "w".parse().expect("a name"),
+        workspace_removed: false,
         boot: 1,
         parent: None,
         kind: pinfold_types::snapshot::SnapshotKind::Disk,

@@ -94,6 +94,9 @@ pub(crate) struct Rm {
     /// Not an error when it does not exist
     #[arg(long, short)]
     pub(crate) force: bool,
+    /// Their snapshots too, which otherwise stay
+    #[arg(long)]
+    pub(crate) snapshots: bool,
 }
 
 /// `pinfold rename`

@@ -2,7 +2,7 @@
 
 use http::Method;
 use pinfold_types::{
-    ByteSize, Error, Result, SnapshotId,
+    ByteSize, Error, ErrorCode, Result, SnapshotId,
     api::{Removed, RestoreWorkspace},
     snapshot::{CreateSnapshot, SnapshotInfo, SnapshotKind},
     workspace::WorkspaceInfo,
@@ -12,13 +12,15 @@ use super::{Context, Several, workspace, workspace_path};
 use crate::{
     args::{
         snapshot::{Snapshot, SnapshotCreate, SnapshotLs, SnapshotRestore, SnapshotRm},
-        values::SnapshotRef,
+        values::{SnapshotRef, WorkspaceRef},
     },
     output::{
         human,
         table::{Cell, Table},
     },
 };
+
+const ALL: &str = "/api/v1/snapshots";
 
 pub(super) async fn snapshot(context: &Context, args: Snapshot) -> Result<u8> {
     match args {
@@ -37,11 +39,10 @@ async fn create(context: &Context, args: SnapshotCreate) -> Result<()> {
 }
 
 async fn ls(context: &Context, args: &SnapshotLs) -> Result<()> {
-    let path = args
-        .workspace
-        .as_ref()
-        .map_or("/api/v1/snapshots".to_owned(), |name| workspace_path(name, "/snapshots"));
-    let found: Vec<SnapshotInfo> = context.client.pages(&path).await?;
+    let found = match &args.workspace {
+        Some(workspace) => of_workspace(context, workspace).await?,
+        None => context.client.pages(ALL).await?,
+    };
     workspace::listed(context, found, |found| {
         let headings = &["ID", "NAME", "WORKSPACE", "AGE", "SIZE", "OWN", "METHOD"];
         let mut table = Table::new(context.output.color(), headings);
@@ -50,7 +51,7 @@ async fn ls(context: &Context, args: &SnapshotLs) -> Result<()> {
             table.row([
                 Cell::from(info.id.to_string()),
                 info.name.as_str().into(),
-                info.workspace.to_string().into(),
+                Cell::from(owner(info)),
                 human::age(info.created_at).into(),
                 size(info.referenced_bytes).into(),
                 size(info.exclusive_bytes).into(),
@@ -91,13 +92,46 @@ pub(super) async fn resolve(context: &Context, reference: &SnapshotRef) -> Resul
     match reference {
         SnapshotRef::Id(id) => Ok(*id),
         SnapshotRef::Named(workspace, name) => {
-            let path = workspace_path(workspace, "/snapshots");
-            let found: Vec<SnapshotInfo> = context.client.pages(&path).await?;
-            found
-                .iter()
-                .find(|info| info.name == *name)
-                .map(|info| info.id)
-                .ok_or_else(|| Error::not_found("snapshot", format!("{workspace}:{name}")))
+            let mut found = of_workspace(context, workspace).await?;
+            found.retain(|info| info.name == *name);
+            match found.as_slice() {
+                [] => Err(Error::not_found("snapshot", format!("{workspace}:{name}"))
+                    .hint("pinfold snapshot ls lists them")),
+                [one] => Ok(one.id),
+                several => Err(Error::new(
+                    ErrorCode::Conflict,
+                    format!(
+                        "{} removed workspaces had a snapshot {workspace}:{name}",
+                        several.len()
+                    ),
+                )
+                .hint("give its id: pinfold snapshot ls")),
+            }
         }
     }
+}
+
+/// The snapshots of a workspace, or of those of that name that are gone.
+pub(super) async fn of_workspace(
+    context: &Context,
+    workspace: &WorkspaceRef,
+) -> Result<Vec<SnapshotInfo>> {
+    let path = workspace_path(workspace, "/snapshots");
+    let unknown = match context.client.pages(&path).await {
+        Err(unknown) if unknown.code == ErrorCode::NotFound => unknown,
+        known => return known,
+    };
+    let mut left: Vec<SnapshotInfo> = context.client.pages(ALL).await?;
+    let reference = workspace.to_string();
+    left.retain(|info| {
+        info.workspace_removed
+            && (info.workspace_name.as_str() == reference
+                || info.workspace.to_string() == reference)
+    });
+    if left.is_empty() { Err(unknown) } else { Ok(left) }
+}
+
+fn owner(info: &SnapshotInfo) -> String {
+    let gone = if info.workspace_removed { " (removed)" } else { "" };
+    format!("{}{gone}", info.workspace_name)
 }

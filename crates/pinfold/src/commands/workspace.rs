@@ -150,11 +150,25 @@ pub(super) async fn rm(context: &Context, args: &Rm) -> Result<u8> {
     };
     for name in names {
         let path = workspace_path(&name, "");
+        let snapshots = if args.snapshots {
+            super::snapshot::of_workspace(context, &name).await.unwrap_or_default()
+        } else {
+            Vec::new()
+        };
         match context.client.act::<Value>(Method::DELETE, &path).await {
             Ok(_) if context.output.json() => {}
             Ok(_) => context.output.line(&name)?,
             Err(error) if args.force && error.code == ErrorCode::NotFound => {}
-            Err(error) => code.note(&context.output, &error),
+            Err(error) => {
+                code.note(&context.output, &error);
+                continue;
+            }
+        }
+        for snapshot in snapshots {
+            let path = format!("/api/v1/snapshots/{}", snapshot.id);
+            if let Err(error) = context.client.act::<Value>(Method::DELETE, &path).await {
+                code.note(&context.output, &error);
+            }
         }
     }
     Ok(code.0)

@@ -82,7 +82,17 @@ fn a_workspace_lives_from_create_to_rm() {
     assert!(pinfold(&["logs", "app"]).ok().contains("workspace."));
     assert!(pinfold(&["doctor"]).out.contains("limits"));
     assert!(pinfold(&["image", "ls"]).ok().contains("host"));
+    // A snapshot outlives its workspace, under that workspace's name.
+    pinfold(&["rm", "app"]).ok();
+    assert!(pinfold(&["snapshot", "ls"]).ok().contains("app (removed)"));
+    assert!(pinfold(&["snapshot", "ls", "app"]).ok().contains("before"));
+    assert_eq!(pinfold(&["fork", "app:before", "--name", "again"]).ok(), "again\n");
+    assert_eq!(pinfold(&["exec", "again", "--", "cat", "/root/file"]).ok(), "kept\n");
     assert_eq!(pinfold(&["snapshot", "rm", "app:before"]).code, 0);
+    assert_eq!(pinfold(&["snapshot", "ls", "app"]).code, 3);
+    pinfold(&["snapshot", "create", "again", "gone"]).ok();
+    pinfold(&["rm", "--snapshots", "again"]).ok();
+    assert_eq!(pinfold(&["snapshot", "ls", "--json"]).json()["items"], serde_json::json!([]));
     pinfold(&["rm", "--all"]).ok();
     assert_eq!(pinfold(&["ls", "--json"]).json()["items"], serde_json::json!([]));
     server.stop();
