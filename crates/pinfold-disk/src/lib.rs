@@ -17,14 +17,14 @@
 //! that holds anything.
 //!
 //! ```no_run
-//! use pinfold_disk::{DiskLimits, Pool};
+//! use pinfold_disk::{DiskLimits, Mounted, Pool};
 //! use pinfold_types::{Mode, config::PoolConfig};
 //! # fn main() -> pinfold_types::Result<()> {
 //! let pool = Pool::open(&PoolConfig::default(), "/var/lib/pinfold".as_ref(), Mode::Root)?;
 //! let limits = DiskLimits { bytes: Some(10 << 30), inodes: None };
 //! let disk = pool.create("ws_1", &limits, 1)?;
 //! assert!(disk.path.join("upper/0").is_dir());
-//! pool.snapshot("ws_1", "snap_1", false)?;
+//! pool.snapshot("ws_1", "snap_1", Mounted::No)?;
 //! pool.clone_to("snap_1", "ws_2", &limits, 1)?;
 //! # Ok(())
 //! # }
@@ -48,5 +48,6 @@ mod types;
 pub use error::DiskError;
 pub use pool::Pool;
 pub use types::{
-    Disk, DiskEntry, DiskKind, DiskLimits, DiskUsage, PoolMethod, PoolSpace, SnapshotMade,
+    Disk, DiskEntry, DiskKind, DiskLimits, DiskUsage, Mounted, PoolMethod, PoolSpace, SealedLayer,
+    SnapshotMade,
 };

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use pinfold_disk::{DiskUsage, Mounted, Pool};
 use pinfold_namespace::WorkspaceCgroup;
 use pinfold_store::{Change, SnapshotRow, SnapshotState, WorkspaceRow};
 use pinfold_types::{
@@ -43,7 +44,7 @@ impl LocalNode {
         let pool = Arc::clone(&self.inner().pool);
         blocking(move || {
             let ready = rows.into_iter().filter(|row| row.state == SnapshotState::Ready);
-            Ok(ready.map(|row| info(row, &pool)).collect())
+            Ok(ready.map(|row| measured(row, &pool)).collect())
         })
         .await
     }
@@ -52,7 +53,7 @@ impl LocalNode {
     pub async fn get_snapshot(&self, reference: &str) -> Result<SnapshotInfo> {
         let row = self.inner().find_snapshot(reference, None).await?;
         let pool = Arc::clone(&self.inner().pool);
-        blocking(move || Ok(info(row, &pool))).await
+        blocking(move || Ok(measured(row, &pool))).await
     }
 
     /// Removes a snapshot. What was forked from it stays.
@@ -140,7 +141,12 @@ impl Inner {
         }
         workspace.activity.touch();
         let pool = Arc::clone(&self.pool);
-        blocking(move || Ok(info(snapshot, &pool))).await
+        // Walking a large workspace may take longer than its snapshot took.
+        blocking(move || {
+            let usage = pool.usage_at_once(&id.to_string());
+            Ok(info(snapshot, usage))
+        })
+        .await
     }
 
     /// Copies a workspace's disk as it is at one instant: its processes are frozen meanwhile, and
@@ -151,14 +157,15 @@ impl Inner {
         to: String,
     ) -> Result<String> {
         let from = workspace.id.to_string();
-        self.hold_still(workspace, move |pool| Ok(pool.snapshot(&from, &to, false)?.method)).await
+        let mounted = if workspace.live().is_some() { Mounted::Still } else { Mounted::No };
+        self.hold_still(workspace, move |pool| Ok(pool.snapshot(&from, &to, mounted)?.method)).await
     }
 
     /// Runs blocking work on the pool while nothing writes to a workspace's disk.
     pub(crate) async fn hold_still<T: Send + 'static>(
         self: &Arc<Self>,
         workspace: &Workspace,
-        work: impl FnOnce(&pinfold_disk::Pool) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Pool) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let live = workspace.live();
         let paused = workspace.state() == WorkspaceState::Paused;
@@ -328,8 +335,12 @@ fn next_name(others: &[SnapshotRow]) -> SnapshotName {
     format!("snap-{}", u64::from(highest) + 1).parse().expect("a short name")
 }
 
-fn info(row: SnapshotRow, pool: &pinfold_disk::Pool) -> SnapshotInfo {
+fn measured(row: SnapshotRow, pool: &Pool) -> SnapshotInfo {
     let usage = pool.usage(&row.id.to_string()).ok();
+    info(row, usage)
+}
+
+fn info(row: SnapshotRow, usage: Option<DiskUsage>) -> SnapshotInfo {
     SnapshotInfo {
         id: row.id,
         name: row.name,
