@@ -138,7 +138,8 @@ fn better(config: &PoolConfig, home: &Path, mode: Mode, pool: &Pool) -> Option<F
     }
     let (detail, mend) = if mode == Mode::User {
         (
-            "snapshots in constant time take a btrfs pool, which takes root".to_owned(),
+            "snapshots of running workspaces in constant time take a btrfs pool, which takes root"
+                .to_owned(),
             "run the server as root".to_owned(),
         )
     } else if !matches!(config.kind, PoolKind::Auto | PoolKind::BtrfsLoop) {

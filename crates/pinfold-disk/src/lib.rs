@@ -5,12 +5,12 @@
 //! | method | made on | snapshot and clone | limits |
 //! |---|---|---|---|
 //! | btrfs | a loop file that [`Pool::open`] makes, or a mounted btrfs | one ioctl, whatever the size | bytes, by quota groups |
-//! | reflink | XFS, or btrfs without root | per file, data shared | bytes and inodes where project quotas are on |
-//! | plain | anything | copies | as above |
+//! | reflink | XFS, or btrfs without root | of what is stopped: sealed layers, whatever the size; else per file, data shared | bytes and inodes where project quotas are on |
+//! | plain | anything | as above; else copies | as above |
 //!
 //! What is promised of a crash: after `kill -9` at any instant the next [`Pool::open`] and
 //! [`Pool::reclaim`] find every disk either whole under its id, or under a name that says it is
-//! half made or half removed. A btrfs snapshot or clone that was acknowledged also survives a
+//! half made or half removed. A snapshot, and a btrfs clone, that was acknowledged also survives a
 //! power loss; an empty disk survives one from the next commit (at most 30 s) or fsync in it.
 //!
 //! Refused here: ids that are not plain names, a limit that cannot be enforced, formatting a file

@@ -1,5 +1,6 @@
-//! Disks as directories, on any filesystem: copies share their data where it can reflink
-//! (`ioctl_ficlone(2)`), and limits are those of project quotas where they are on and really hold.
+//! Disks as directories, on any filesystem: what is stopped is sealed into layers and not copied,
+//! what runs is copied, sharing data where it can reflink (`ioctl_ficlone(2)`), and limits are
+//! those of project quotas where they are on and really hold.
 
 pub(crate) mod copy;
 pub(crate) mod identity;
@@ -145,15 +146,19 @@ impl Backend for Tree {
 
     fn describe(&self) -> String {
         let copies = if self.reflink {
-            "copies share data, and take time by the number of files"
+            "copies of running ones share data, and take time by the number of files"
         } else {
-            "copies take time and space by size"
+            "copies of running ones take time and space by size"
         };
         let limits = match &self.projects {
             Ok(_) => "project quotas hold",
             Err(why) => why,
         };
-        format!("directories in {}: {copies}; {limits}", self.path.display())
+        format!(
+            "directories in {}: stopped workspaces are sealed, whatever their size; {copies}; \
+             {limits}",
+            self.path.display()
+        )
     }
 
     fn enforceable(&self, kind: LimitKind) -> Result<String, String> {
