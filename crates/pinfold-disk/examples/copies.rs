@@ -59,7 +59,7 @@ fn main() -> Result<()> {
         pool.sync()?;
         let id = format!("snap_{round}");
         timed(&mut snapshot, || {
-            drop(pool.snapshot("source", &id, pinfold_disk::Mounted::Still).expect("a snapshot"))
+            drop(pool.snapshot("source", &id, pinfold_disk::Mounted::Still).expect("a snapshot"));
         });
         pool.remove(&id)?;
         pool.sync()?;

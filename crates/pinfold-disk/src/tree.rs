@@ -194,7 +194,8 @@ impl Backend for Tree {
     ) -> Result<&'static str, DiskError> {
         let sealed = copying.mounted == Mounted::No && self.seal(from)?;
         self.make(to, copying.limits.as_ref())?;
-        self.layers.share(from, to)?;
+        // A snapshot is synced as a whole once it has its name.
+        self.layers.share(from, to, copying.limits.is_some())?;
         if sealed {
             return Ok("sealed layer");
         }

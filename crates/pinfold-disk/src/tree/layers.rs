@@ -131,15 +131,21 @@ impl Layers {
         }
     }
 
-    /// Lets `to` stand on the layers that `from` stands on.
-    pub(crate) fn share(&self, from: &Place<'_>, to: &Place<'_>) -> Result<(), DiskError> {
+    /// Lets `to` stand on the layers that `from` stands on. `sync`: its list is on the disk when
+    /// this returns; without, whoever made `to` syncs before he says so.
+    pub(crate) fn share(
+        &self,
+        from: &Place<'_>,
+        to: &Place<'_>,
+        sync: bool,
+    ) -> Result<(), DiskError> {
         let _lock = locked(&self.lock);
         settle(from)?;
         let names = read(&from.open()?, LIST, from)?;
         if names.is_empty() {
             return Ok(());
         }
-        write(&to.open()?, NEW_LIST, &names, to)?;
+        write(&to.open()?, NEW_LIST, &names, to, sync)?;
         commit(to)
     }
 
@@ -200,7 +206,7 @@ impl Layers {
 /// First step of a sealing: the list that will be.
 fn announce(place: &Place<'_>, fresh: &Place<'_>, below: Vec<String>) -> Result<(), DiskError> {
     let names: Vec<String> = std::iter::once(fresh.name.clone()).chain(below).collect();
-    write(&place.open()?, NEW_LIST, &names, place)
+    write(&place.open()?, NEW_LIST, &names, place, true)
 }
 
 /// Second step, from which on it will be finished.
@@ -304,8 +310,14 @@ fn read(disk: &OwnedFd, file: &str, place: &Place<'_>) -> Result<Vec<String>, Di
     Ok(names)
 }
 
-/// Writes a list and sees to it that its contents are on the disk before its name.
-fn write(disk: &OwnedFd, file: &str, names: &[String], place: &Place<'_>) -> Result<(), DiskError> {
+/// Writes a list. With `sync` its contents are on the disk before it gets its name.
+fn write(
+    disk: &OwnedFd,
+    file: &str,
+    names: &[String],
+    place: &Place<'_>,
+    sync: bool,
+) -> Result<(), DiskError> {
     let path = place.path().join(file);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mode = Mode::RUSR | Mode::WUSR;
@@ -318,7 +330,8 @@ fn write(disk: &OwnedFd, file: &str, names: &[String], place: &Place<'_>) -> Res
     text.push_str(END);
     text.push('\n');
     let mut open = std::fs::File::from(open);
-    open.write_all(text.as_bytes()).and_then(|()| open.sync_data()).at("write", path.display())
+    open.write_all(text.as_bytes()).at("write", path.display())?;
+    if sync { open.sync_data().at("sync", path.display()) } else { Ok(()) }
 }
 
 /// Takes the place of `to` in one step, which must be free.
@@ -407,7 +420,7 @@ mod tests {
         let place = layout.at(Shelf::Disks, "ws");
         let half = layout.attempt(Shelf::Partial, "snap");
         std::fs::create_dir(half.path()).expect("half a snapshot");
-        layers.share(&place, &half).expect("shared");
+        layers.share(&place, &half, false).expect("shared");
         place.move_to(&layout.attempt(Shelf::Trash, "ws")).expect("removed");
         assert!(layers.collect(&layout, None).expect("collected").is_empty());
         assert_eq!(layers.counts(&layout).expect("counted").len(), 2);

@@ -141,7 +141,7 @@ impl World {
             }
             Step::RemoveAll(disk, directory) => {
                 self.change(disk, |at| {
-                    drop(std::fs::remove_dir_all(at.join(DIRECTORIES[directory])))
+                    drop(std::fs::remove_dir_all(at.join(DIRECTORIES[directory])));
                 });
             }
             Step::MakeDirectory(disk, directory) => self.change(disk, |at| {
