@@ -119,23 +119,25 @@ const HOARD: &str = r#"
 import ctypes, os, signal, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
 found = {"inotify": 0, "signals": 0, "queues": 0, "terminals": 0, "aio": 0}
-while libc.inotify_init1(0) >= 0:
+# Of the host only a little, which other tests use meanwhile.
+most = 2 if sys.argv[1] == "little" else 1 << 30
+while found["inotify"] < most and libc.inotify_init1(0) >= 0:
     found["inotify"] += 1
 signal.pthread_sigmask(signal.SIG_BLOCK, [40])
 class Value(ctypes.Union):
     _fields_ = [("number", ctypes.c_int), ("pointer", ctypes.c_void_p)]
-while libc.sigqueue(os.getpid(), 40, Value(number=1)) == 0:
+while found["signals"] < most and libc.sigqueue(os.getpid(), 40, Value(number=1)) == 0:
     found["signals"] += 1
 class Attributes(ctypes.Structure):
     _fields_ = [(name, ctypes.c_long) for name in ("flags", "most", "size", "now")] + [("rest", ctypes.c_long * 4)]
-while True:
+while found["queues"] < most:
     attributes = Attributes(0, 10, 8192, 0)
     name = b"/hoard-%d" % found["queues"]
     if libc.mq_open(name, os.O_CREAT | os.O_RDWR, 0o600, ctypes.byref(attributes)) < 0:
         break
     found["queues"] += 1
 try:
-    while True:
+    while found["terminals"] < most:
         os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
         found["terminals"] += 1
 except OSError:
@@ -166,8 +168,8 @@ fn what_one_workspace_hoards_the_others_still_have() {
         (shown.ok().trim().parse::<u64>().ok()? > 100).then_some(())
     });
     assert_eq!(hoard("other", "look"), alone, "{exec} took from another workspace");
-    // Watches, signals and queues of the host's root: one of each must be there.
-    let here = Command::new("python3").args(["-c", HOARD, "look"]).output().expect("python3");
+    // Watches and signals of the host's root: some must be there.
+    let here = Command::new("python3").args(["-c", HOARD, "little"]).output().expect("python3");
     let here = String::from_utf8_lossy(&here.stdout).into_owned();
     for name in std::fs::read_dir("/dev/mqueue").into_iter().flatten().flatten() {
         if name.file_name().to_string_lossy().starts_with("hoard-") {

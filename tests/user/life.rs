@@ -57,6 +57,7 @@ fn a_workspace_lives_as_it_does_for_root() {
     assert_eq!(text(&user.pinfold(&["info", "w", "--json"]).json(), "state"), "stopped");
     user.pinfold(&["start", "w"]).ok();
     assert_eq!(exec(&user, "w", "cat /root/kept"), "kept\n");
+    sealed(&user);
     let id = text(&user.pinfold(&["info", "w", "--json"]).json(), "id");
     let disk = user.home().join(".local/share/pinfold/pool/disks").join(id);
     assert!(disk.is_dir());
@@ -120,6 +121,42 @@ fn snapshots(user: &User) {
     user.pinfold(&["snapshot", "restore", "w", "s"]).ok();
     assert_eq!(exec(user, "w", "ls /root/after 2>/dev/null; echo done"), "done\n");
     assert!(!exec(user, "w", "cat /root/a /root/b").is_empty());
+}
+
+/// Of a workspace that is stopped nothing is copied; children see their own changes, and what they
+/// share is gone with the last of them.
+fn sealed(user: &User) {
+    let layers = || fs::read_dir(user.home().join(".local/share/pinfold/pool/layers"));
+    let count = || layers().expect("a pool").count();
+    user.pinfold(&["create", "source"]).ok();
+    let fill = "mkdir -p /srv/d && echo one > /srv/f && echo two > /srv/d/g && chown -R 33:33 /srv/d \
+                && chmod 700 /srv/d && chmod 711 /";
+    exec(user, "source", fill);
+    user.pinfold(&["stop", "source"]).ok();
+    let before = count();
+    let made = user.pinfold(&["snapshot", "create", "source", "still", "--json"]).json();
+    assert_eq!(text(&made, "method"), "sealed layer", "{made}");
+    assert_eq!(count(), before + 1);
+    user.pinfold(&["fork", "source", "--name", "direct"]).ok();
+    user.pinfold(&["fork", &text(&made, "id"), "--name", "other"]).ok();
+    user.pinfold(&["start", "source"]).ok();
+    let look = "cat /srv/f /srv/d/g; stat -c %a:%u / /srv/d";
+    let whole = "one\ntwo\n711:0\n700:33\n";
+    for workspace in ["source", "direct", "other"] {
+        assert_eq!(exec(user, workspace, look), whole, "{workspace}");
+    }
+    assert_eq!(count(), before + 1, "nothing was new");
+    exec(user, "other", "rm -r /srv/d /srv/f; mkdir /srv/d; echo new > /srv/d/n");
+    assert_eq!(exec(user, "other", "ls /srv /srv/d"), "/srv:\nd\n\n/srv/d:\nn\n");
+    assert_eq!(exec(user, "direct", look), whole);
+    exec(user, "source", "rm -r /srv/d; echo changed > /srv/f");
+    user.pinfold(&["snapshot", "restore", "source", "still"]).ok();
+    assert_eq!(exec(user, "source", look), whole);
+    user.pinfold(&["rm", "--force", "source", "other"]).ok();
+    user.pinfold(&["snapshot", "rm", &text(&made, "id")]).ok();
+    assert_eq!(exec(user, "direct", look), whole, "what stands on the layer keeps it");
+    user.pinfold(&["rm", "--force", "direct"]).ok();
+    until("the layer to be gone", SOON, || (count() == before).then_some(()));
 }
 
 fn loop_number(user: &User) -> u64 {

@@ -58,7 +58,9 @@ fn main() -> Result<()> {
         pool.remove("clone")?;
         pool.sync()?;
         let id = format!("snap_{round}");
-        timed(&mut snapshot, || drop(pool.snapshot("source", &id, false).expect("a snapshot")));
+        timed(&mut snapshot, || {
+            drop(pool.snapshot("source", &id, pinfold_disk::Mounted::Still).expect("a snapshot"));
+        });
         pool.remove(&id)?;
         pool.sync()?;
     }

@@ -7,8 +7,8 @@ use pinfold_types::limits::LimitKind;
 
 use crate::{
     error::DiskError,
-    layout::Place,
-    types::{DiskLimits, DiskUsage, PoolMethod},
+    layout::{Layout, Place},
+    types::{DiskLimits, DiskUsage, Mounted, PoolMethod, SealedLayer},
 };
 
 /// How a copy of a disk is to be.
@@ -16,8 +16,8 @@ use crate::{
 pub(crate) struct Copying {
     /// Limits of the copy. `None`: it is a snapshot, which is read-only and has no limit.
     pub(crate) limits: Option<DiskLimits>,
-    /// Files may change and vanish meanwhile.
-    pub(crate) live: bool,
+    /// Who may have the source mounted meanwhile.
+    pub(crate) mounted: Mounted,
 }
 
 pub(crate) trait Backend: fmt::Debug + Send + Sync {
@@ -58,6 +58,23 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     fn is_fresh(&self, _place: &Place<'_>) -> Result<bool, DiskError> {
         Ok(false)
     }
+    /// The sealed layers that lie below the slots of a disk, topmost first.
+    fn sealed(&self, _place: &Place<'_>) -> Result<Vec<SealedLayer>, DiskError> {
+        Ok(Vec::new())
+    }
+    /// Names of the sealed layers that what is at `place` stands on.
+    fn named(&self, _place: &Place<'_>) -> Vec<String> {
+        Vec::new()
+    }
+    /// Moves those of the layers `which`, or of all, that nobody names to the trash; answers
+    /// their names there.
+    fn collect(
+        &self,
+        _layout: &Layout,
+        _which: Option<&[String]>,
+    ) -> Result<Vec<String>, DiskError> {
+        Ok(Vec::new())
+    }
     /// A number that has grown when all that was done before is on the disk.
     fn transaction(&self) -> u64 {
         0
@@ -69,6 +86,10 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     fn limits(&self, place: &Place<'_>) -> Result<DiskLimits, DiskError>;
     fn set_limits(&self, place: &Place<'_>, limits: &DiskLimits) -> Result<(), DiskError>;
     fn usage(&self, place: &Place<'_>) -> Result<DiskUsage, DiskError>;
+    /// [`Backend::usage`], where it takes no walk.
+    fn usage_at_once(&self, place: &Place<'_>) -> Option<DiskUsage> {
+        self.usage(place).ok()
+    }
     /// Whether the disk is at one of its limits, or so near that a write of a page may fail.
     fn is_full(&self, place: &Place<'_>) -> Result<bool, DiskError>;
     /// Makes everything done so far survive a power loss.

@@ -15,7 +15,7 @@ use crate::{
     error::MAKE_ROOM,
     open,
     pool::Pool,
-    types::{DiskLimits, PoolMethod, PoolSpace},
+    types::{DiskLimits, Mounted, PoolMethod, PoolSpace},
 };
 
 /// Less free space than this, in a pool of twenty times as much, is nearly none.
@@ -104,7 +104,7 @@ fn cost(pool: &Pool) -> Result<String, pinfold_types::Error> {
             // A read-only disk is no disk, and without sub-ids' help this file cannot be written.
             let _ = std::fs::write(made.path.join("upper/0/scratch"), [1; 4096]);
             let start = Instant::now();
-            pool.snapshot(&disk, &snapshot, false)?;
+            pool.snapshot(&disk, &snapshot, Mounted::No)?;
             let snap = start.elapsed().as_micros();
             let start = Instant::now();
             pool.clone_to(&snapshot, &clone, &limits, 1)?;
@@ -138,7 +138,8 @@ fn better(config: &PoolConfig, home: &Path, mode: Mode, pool: &Pool) -> Option<F
     }
     let (detail, mend) = if mode == Mode::User {
         (
-            "snapshots in constant time take a btrfs pool, which takes root".to_owned(),
+            "snapshots of running workspaces in constant time take a btrfs pool, which takes root"
+                .to_owned(),
             "run the server as root".to_owned(),
         )
     } else if !matches!(config.kind, PoolKind::Auto | PoolKind::BtrfsLoop) {

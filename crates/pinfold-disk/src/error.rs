@@ -104,6 +104,14 @@ pub enum DiskError {
     /// The helper that acts with the workspace's ids failed.
     #[error("the helper for files of sub-ids failed: {0}")]
     Helper(String),
+    /// The list of a disk's layers cannot be made sense of.
+    #[error("the list of layers {path} is damaged: {what}")]
+    List {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// A system call failed.
     #[error("could not {step} {object}")]
     Io {
@@ -150,7 +158,9 @@ impl DiskError {
             {
                 ErrorCode::DiskFull
             }
-            Self::Mkfs { .. } | Self::Helper(_) | Self::Io { .. } => ErrorCode::Internal,
+            Self::Mkfs { .. } | Self::Helper(_) | Self::List { .. } | Self::Io { .. } => {
+                ErrorCode::Internal
+            }
         }
     }
 

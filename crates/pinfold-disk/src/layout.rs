@@ -1,4 +1,4 @@
-//! Where things lie in a pool. Everything is reached from descriptors of these five directories,
+//! Where things lie in a pool. Everything is reached from descriptors of these six directories,
 //! by names that were checked, so no path can lead elsewhere.
 
 use std::{
@@ -28,7 +28,7 @@ pub(crate) const LANES: u8 = 128;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
-/// One of the five directories.
+/// One of the six directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shelf {
     /// Disks of workspaces, by id.
@@ -41,11 +41,17 @@ pub(crate) enum Shelf {
     Partial,
     /// Being removed.
     Trash,
+    /// What several disks and snapshots share, each for as long as one of them names it.
+    Layers,
 }
 
 impl Shelf {
-    pub(crate) const ALL: [Self; 5] =
+    /// Those that hold disks, whole or not.
+    pub(crate) const OF_DISKS: [Self; 5] =
         [Self::Disks, Self::Snapshots, Self::Warm, Self::Partial, Self::Trash];
+
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Disks, Self::Snapshots, Self::Warm, Self::Partial, Self::Trash, Self::Layers];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -54,6 +60,7 @@ impl Shelf {
             Self::Warm => "warm",
             Self::Partial => "partial",
             Self::Trash => "trash",
+            Self::Layers => "layers",
         }
     }
 }
@@ -63,7 +70,7 @@ impl Shelf {
 pub(crate) struct Layout {
     pub(crate) path: PathBuf,
     pub(crate) root: OwnedFd,
-    shelves: [OwnedFd; 5],
+    shelves: [OwnedFd; 6],
     lanes: Vec<OwnedFd>,
     attempts: AtomicU64,
 }
@@ -97,6 +104,7 @@ impl Layout {
             open(Shelf::Warm)?,
             open(Shelf::Partial)?,
             open(Shelf::Trash)?,
+            open(Shelf::Layers)?,
         ];
         let partial = &shelves[Shelf::Partial as usize];
         let lanes =

@@ -18,7 +18,8 @@ use crate::{
     layout::{Place, Shelf},
     open, reclaim,
     types::{
-        Disk, DiskEntry, DiskLimits, DiskUsage, MAX_SLOTS, PoolMethod, PoolSpace, SnapshotMade,
+        Disk, DiskEntry, DiskLimits, DiskUsage, MAX_SLOTS, Mounted, PoolMethod, PoolSpace,
+        SnapshotMade,
     },
 };
 
@@ -152,25 +153,26 @@ impl Pool {
         Ok(reclaim::list(&self.inner.layout)?)
     }
 
-    /// Makes an immutable copy of a disk. With `live` false the caller has seen to it that
-    /// nothing writes; with `live` true files are copied as they are found.
+    /// Makes an immutable copy of a disk, which `mounted` says who may have mounted. A disk that
+    /// nobody has mounted is not copied where disks are directories: its slots are sealed, and it
+    /// has new ones with the next [`Disk::prepare_slots`].
     ///
-    /// With btrfs it is on the disk when this returns, with all that was written before.
+    /// It is on the disk when this returns, with all that was written before.
     pub fn snapshot(
         &self,
         disk_id: &str,
         snapshot_id: &str,
-        live: bool,
+        mounted: Mounted,
     ) -> Result<SnapshotMade, Error> {
         id::check(disk_id)?;
         id::check(snapshot_id)?;
         self.inner.check_room()?;
         let _making = self.inner.making();
-        tracing::debug!(disk_id, snapshot_id, live, "snapshot");
+        tracing::debug!(disk_id, snapshot_id, ?mounted, "snapshot");
         let layout = &self.inner.layout;
         let from = layout.at(Shelf::Disks, disk_id);
         let to = layout.at(Shelf::Snapshots, snapshot_id);
-        let method = self.inner.copy(&from, &to, snapshot_id, Copying { limits: None, live })?;
+        let method = self.inner.copy(&from, &to, snapshot_id, Copying { limits: None, mounted })?;
         Ok(SnapshotMade { method: method.into() })
     }
 
@@ -230,7 +232,7 @@ impl Pool {
         let made = self.inner.backend.copy(
             &snapshot,
             &fresh,
-            Copying { limits: Some(limits), live: false },
+            Copying { limits: Some(limits), mounted: Mounted::No },
         );
         if let Err(error) = made.and_then(|_| fresh.exchange(&disk)) {
             self.discard(&fresh, disk_id)?;
@@ -242,6 +244,11 @@ impl Pool {
     /// What a disk or snapshot uses.
     pub fn usage(&self, id: &str) -> Result<DiskUsage, Error> {
         Ok(self.inner.backend.usage(&self.inner.find(id)?)?)
+    }
+
+    /// What a disk or snapshot uses, where it is known without a walk over its files.
+    pub fn usage_at_once(&self, id: &str) -> Option<DiskUsage> {
+        self.inner.backend.usage_at_once(&self.inner.find(id).ok()?)
     }
 
     /// Whether a disk is at its limit, or the whole pool is: what a command that failed for want

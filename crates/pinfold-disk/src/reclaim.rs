@@ -19,12 +19,12 @@ pub(crate) fn meant(name: &str) -> &str {
 
 pub(crate) fn list(layout: &Layout) -> Result<Vec<DiskEntry>, DiskError> {
     let mut entries = Vec::new();
-    for shelf in Shelf::ALL {
+    for shelf in Shelf::OF_DISKS {
         let kind = match shelf {
             Shelf::Disks => DiskKind::Workspace,
             Shelf::Snapshots => DiskKind::Snapshot,
             Shelf::Warm => DiskKind::Warm,
-            Shelf::Partial | Shelf::Trash => DiskKind::Partial,
+            Shelf::Partial | Shelf::Trash | Shelf::Layers => DiskKind::Partial,
         };
         entries.extend(
             layout
@@ -52,12 +52,15 @@ pub(crate) fn reclaim(
             reason: reason.into(),
         });
     };
+    // Layers of what is removed here: they go with it, and are no news.
+    let mut theirs = HashSet::new();
     for (shelf, what) in [(Shelf::Disks, "disk"), (Shelf::Snapshots, "snapshot")] {
         for mut gone in layout.places(shelf)? {
             if keep.contains(&gone.name) {
                 continue;
             }
             let name = gone.name.clone();
+            theirs.extend(inner.backend.named(&gone));
             if !inner.backend.destroys_atomically() {
                 // Through the trash: if this is cut short too, the rest is plainly rubbish.
                 let trash = layout.attempt(Shelf::Trash, &name);
@@ -73,11 +76,19 @@ pub(crate) fn reclaim(
         (Shelf::Trash, "finished", "its removal had begun"),
     ] {
         for place in layout.places(shelf)? {
+            theirs.extend(inner.backend.named(&place));
             inner.backend.destroy(&place)?;
             say(meant(&place.name), action, reason);
         }
     }
     inner.set_leftovers(false);
+    // Last: what was removed above may have been the only one to name a layer.
+    for name in inner.backend.collect(layout, None)? {
+        inner.backend.destroy(&layout.at(Shelf::Trash, name.as_str()))?;
+        if !theirs.contains(meant(&name)) {
+            say(meant(&name), "reclaimed", "no disk or snapshot names this layer");
+        }
+    }
     let counters = inner.backend.sweep()?;
     if counters > 0 {
         say("quota groups", "reclaimed", &format!("{counters} belonged to disks that are gone"));

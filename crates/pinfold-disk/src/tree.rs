@@ -1,10 +1,13 @@
-//! Disks as directories, on any filesystem: copies share their data where it can reflink
-//! (`ioctl_ficlone(2)`), and limits are those of project quotas where they are on and really hold.
+//! Disks as directories, on any filesystem: what is stopped is sealed into layers and not copied,
+//! what runs is copied, sharing data where it can reflink (`ioctl_ficlone(2)`), and limits are
+//! those of project quotas where they are on and really hold.
 
 pub(crate) mod copy;
 pub(crate) mod identity;
+mod layers;
 mod project;
 pub(crate) mod remove;
+mod slots;
 
 use std::{
     os::fd::AsFd,
@@ -12,19 +15,24 @@ use std::{
 };
 
 use pinfold_types::{Mode, limits::LimitKind};
-use rustix::fs::{AtFlags, Mode as FileMode};
+use rustix::fs::{AtFlags, Mode as FileMode, OFlags};
 
 use crate::{
     backend::{Backend, Copying},
     error::{At, DiskError},
     layout::{Layout, Place, Shelf},
-    types::{DiskLimits, DiskUsage, PoolMethod},
+    types::{DiskLimits, DiskUsage, Mounted, PoolMethod, SealedLayer},
 };
 use identity::SubIds;
+use layers::{Layers, Sealing};
 use project::Projects;
+use slots::Content;
 
 /// A disk with less room than this counts as full.
 const FULL_MARGIN_BYTES: u64 = 64 << 10;
+
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -33,6 +41,7 @@ pub(crate) struct Tree {
     projects: Result<Projects, String>,
     /// In user mode: who owns what lies in a slot.
     owner: Option<SubIds>,
+    layers: Layers,
 }
 
 impl Tree {
@@ -46,11 +55,69 @@ impl Tree {
             Mode::Root => Projects::probe(layout),
             Mode::User => Err("project quotas take root; mend: run the server as root".into()),
         };
-        Ok(Self { path: layout.path.clone(), reflink, projects, owner })
+        let layers = Layers::default();
+        layers.recover(layout)?;
+        Ok(Self { path: layout.path.clone(), reflink, projects, owner, layers })
     }
 
     fn projects(&self) -> Option<&Projects> {
         self.projects.as_ref().ok()
+    }
+
+    /// Makes the directory of a disk, or of a snapshot, which has no limits.
+    fn make(&self, place: &Place<'_>, limits: Option<&DiskLimits>) -> Result<(), DiskError> {
+        let path = place.path();
+        rustix::fs::mkdirat(place.directory(), &place.name, FileMode::RWXU)
+            .at("make", path.display())?;
+        if let (Some(projects), Some(limits)) = (self.projects(), limits) {
+            projects.assign(place.open()?.as_fd(), limits, &path)?;
+        }
+        Ok(())
+    }
+
+    /// Seals what a disk or snapshot that nobody has mounted holds. Whether all of it is in
+    /// layers now.
+    fn seal(&self, place: &Place<'_>) -> Result<bool, DiskError> {
+        let mut peculiar = false;
+        let sealing = self.layers.seal(place, |sealed| {
+            let content = slots::content(place, sealed, self.owner)?;
+            peculiar = content == Content::Peculiar;
+            Ok(content == Content::Something)
+        })?;
+        Ok(sealing == Sealing::Sealed && !peculiar)
+    }
+
+    /// Copies the slots of `from`; what works for overlay's own work is not copied.
+    fn copy_slots(&self, from: &Place<'_>, to: &Place<'_>, live: bool) -> Result<(), DiskError> {
+        const UPPER: &str = "upper";
+        let (source, target, path) = (from.open()?, to.open()?, from.path());
+        if rustix::fs::statat(&source, UPPER, AtFlags::SYMLINK_NOFOLLOW).is_err() {
+            return Ok(());
+        }
+        if let Some(owner) = &self.owner {
+            let through = FileMode::RWXU | FileMode::XGRP | FileMode::XOTH;
+            rustix::fs::fchmod(&target, through).at("set the mode of", to.path().display())?;
+            return owner.copy(&path.join(UPPER), &to.path().join(UPPER));
+        }
+        let open = |disk| rustix::fs::openat(disk, UPPER, DIRECTORY, FileMode::empty());
+        rustix::fs::mkdirat(&target, UPPER, FileMode::RWXU).at("make", to.path().display())?;
+        let (source, target) = (
+            open(&source).at("open", path.display())?,
+            open(&target).at("open", to.path().display())?,
+        );
+        let manner = copy::Manner { reflink: self.reflink, live };
+        copy::tree(&source, &target, manner).at("copy", path.display())
+    }
+
+    fn measure(&self, place: &Place<'_>) -> Result<(u64, u64), DiskError> {
+        match &self.owner {
+            Some(owner) => owner.measure(&place.path()),
+            None => copy::measure(&place.open()?).at("measure", place.path().display()),
+        }
+    }
+
+    fn measure_layer(&self, layout: &Layout, name: &str) -> Result<(u64, u64), DiskError> {
+        self.layers.size(name, || self.measure(&layout.at(Shelf::Layers, name)))
     }
 }
 
@@ -79,15 +146,19 @@ impl Backend for Tree {
 
     fn describe(&self) -> String {
         let copies = if self.reflink {
-            "copies share data, and take time by the number of files"
+            "copies of running ones share data, and take time by the number of files"
         } else {
-            "copies take time and space by size"
+            "copies of running ones take time and space by size"
         };
         let limits = match &self.projects {
             Ok(_) => "project quotas hold",
             Err(why) => why,
         };
-        format!("directories in {}: {copies}; {limits}", self.path.display())
+        format!(
+            "directories in {}: stopped workspaces are sealed, whatever their size; {copies}; \
+             {limits}",
+            self.path.display()
+        )
     }
 
     fn enforceable(&self, kind: LimitKind) -> Result<String, String> {
@@ -106,31 +177,13 @@ impl Backend for Tree {
         limits: &DiskLimits,
         slots: usize,
     ) -> Result<(), DiskError> {
-        let path = place.path();
-        rustix::fs::mkdirat(place.directory(), &place.name, FileMode::RWXU)
-            .at("make", path.display())?;
-        if let Some(projects) = self.projects() {
-            projects.assign(place.open()?.as_fd(), limits, &path)?;
-        }
+        self.make(place, Some(limits))?;
         self.prepare_slots(place, slots)
     }
 
     fn prepare_slots(&self, place: &Place<'_>, slots: usize) -> Result<(), DiskError> {
-        let fresh = place.prepare_slots(slots)?;
-        match &self.owner {
-            Some(owner) if !fresh.is_empty() => {
-                // The workspace's root mounts the slots and is nobody to these directories, which
-                // stay the server's. What lies above them is closed to all others.
-                let through = FileMode::RWXU | FileMode::XGRP | FileMode::XOTH;
-                let disk = place.open()?;
-                for directory in [".", "upper", "work"] {
-                    rustix::fs::chmodat(&disk, directory, through, AtFlags::empty())
-                        .at("set the mode of", place.path().join(directory).display())?;
-                }
-                owner.give(&place.path(), &fresh)
-            }
-            _ => Ok(()),
-        }
+        let sealed = self.layers.of(place)?;
+        slots::prepare(place, slots, &sealed, self.owner)
     }
 
     fn copy(
@@ -139,28 +192,17 @@ impl Backend for Tree {
         to: &Place<'_>,
         copying: Copying,
     ) -> Result<&'static str, DiskError> {
-        let to_path = to.path();
-        if let Some(owner) = &self.owner {
-            from.open()?;
-            owner.copy(&from.path(), &to_path)?;
-        } else {
-            let source = from.open()?;
-            rustix::fs::mkdirat(to.directory(), &to.name, FileMode::RWXU)
-                .at("make", to_path.display())?;
-            let target = to.open()?;
-            if let (Some(projects), Some(limits)) = (self.projects(), &copying.limits) {
-                projects.assign(target.as_fd(), limits, &to_path)?;
-            }
-            copy::tree(
-                &source,
-                &target,
-                copy::Manner { reflink: self.reflink, live: copying.live },
-            )
-            .at("copy", from.path().display())?;
+        let sealed = copying.mounted == Mounted::No && self.seal(from)?;
+        self.make(to, copying.limits.as_ref())?;
+        // A snapshot is synced as a whole once it has its name.
+        self.layers.share(from, to, copying.limits.is_some())?;
+        if sealed {
+            return Ok("sealed layer");
         }
-        // The pool's other methods make a copy durable in making it.
+        self.copy_slots(from, to, copying.mounted == Mounted::Live)?;
         if copying.limits.is_none() {
-            self.sync()?;
+            // What is forked from it need not copy this again.
+            self.seal(to)?;
         }
         Ok(if self.reflink { "reflink" } else { "copy" })
     }
@@ -200,25 +242,63 @@ impl Backend for Tree {
         }
     }
 
+    fn sealed(&self, place: &Place<'_>) -> Result<Vec<SealedLayer>, DiskError> {
+        self.layers.of(place)
+    }
+
+    fn named(&self, place: &Place<'_>) -> Vec<String> {
+        // A list that cannot be read keeps its layers until the next start, which looks at all.
+        layers::names(place).unwrap_or_default()
+    }
+
+    fn collect(&self, layout: &Layout, which: Option<&[String]>) -> Result<Vec<String>, DiskError> {
+        self.layers.collect(layout, which)
+    }
+
     fn usage(&self, place: &Place<'_>) -> Result<DiskUsage, DiskError> {
         let disk = place.open()?;
-        if self.projects().is_some() && place.shelf == Shelf::Disks {
-            let quota = project::usage(disk.as_fd(), &place.path())?;
-            return Ok(DiskUsage {
-                referenced_bytes: quota.bytes,
-                exclusive_bytes: (!self.reflink).then_some(quota.bytes),
-                inodes: Some(quota.inodes),
-            });
-        }
-        let (bytes, inodes) = match &self.owner {
-            Some(owner) => owner.measure(&place.path())?,
-            None => copy::measure(&disk).at("measure", place.path().display())?,
+        let quota = match self.projects() {
+            Some(_) if place.shelf == Shelf::Disks => {
+                Some(project::usage(disk.as_fd(), &place.path())?)
+            }
+            _ => None,
         };
+        let (own_bytes, mut inodes) = match &quota {
+            Some(quota) => (quota.bytes, quota.inodes),
+            None => self.measure(place)?,
+        };
+        let (mut referenced_bytes, mut exclusive_bytes) = (own_bytes, own_bytes);
+        let names = layers::names(place)?;
+        if !names.is_empty() {
+            let counts = self.layers.counts(place.layout)?;
+            for name in names {
+                let (bytes, count) = self.measure_layer(place.layout, &name)?;
+                // With quotas, what a disk sealed itself stays charged to its project.
+                if quota.is_none() {
+                    inodes = inodes.saturating_add(count);
+                } else if project::is_of(disk.as_fd(), &place.layout.at(Shelf::Layers, &*name)) {
+                    continue;
+                }
+                referenced_bytes = referenced_bytes.saturating_add(bytes);
+                if counts.get(&name).is_some_and(|names| *names == 1) {
+                    exclusive_bytes = exclusive_bytes.saturating_add(bytes);
+                }
+            }
+        }
         Ok(DiskUsage {
-            referenced_bytes: bytes,
-            exclusive_bytes: (!self.reflink).then_some(bytes),
+            referenced_bytes,
+            exclusive_bytes: (!self.reflink).then_some(exclusive_bytes),
             inodes: Some(inodes),
         })
+    }
+
+    fn usage_at_once(&self, place: &Place<'_>) -> Option<DiskUsage> {
+        // A snapshot that stands on layers that were measured before holds next to nothing else.
+        let known = |name: &String| self.layers.known_size(name).is_some();
+        let short = place.shelf == Shelf::Snapshots && !place.path().join("upper").exists();
+        (short && layers::names(place).ok()?.iter().all(known))
+            .then(|| self.usage(place).ok())
+            .flatten()
     }
 
     fn is_full(&self, place: &Place<'_>) -> Result<bool, DiskError> {

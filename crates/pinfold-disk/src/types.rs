@@ -28,6 +28,26 @@ impl DiskLimits {
     }
 }
 
+/// Who may have a disk mounted while it is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mounted {
+    /// Nobody: its workspace is stopped.
+    No,
+    /// Its workspace, whose processes are held still: nothing writes.
+    Still,
+    /// Its workspace, which goes on: files may change and vanish meanwhile.
+    Live,
+}
+
+/// What disks share below their own slots, never written again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedLayer {
+    /// Its directory. What lies below slot `n` of a disk is `upper/<n>` in it.
+    pub path: PathBuf,
+    /// How many slots it has.
+    pub slots: usize,
+}
+
 /// One workspace's disk: `upper/<slot>` and `work/<slot>` below `path` for each overlay.
 #[derive(Clone, Debug)]
 pub struct Disk {
@@ -44,6 +64,14 @@ impl Disk {
     pub fn prepare_slots(&self, slots: usize) -> Result<(), Error> {
         match self.pool.upgrade() {
             Some(pool) => Ok(pool.prepare_slots(&self.id, slots)?),
+            None => Err(Error::internal("the pool of this disk was closed")),
+        }
+    }
+
+    /// The sealed layers to be mounted below its slots, topmost first.
+    pub fn sealed(&self) -> Result<Vec<SealedLayer>, Error> {
+        match self.pool.upgrade() {
+            Some(pool) => Ok(pool.sealed(&self.id)?),
             None => Err(Error::internal("the pool of this disk was closed")),
         }
     }
@@ -95,7 +123,7 @@ impl fmt::Display for PoolMethod {
 /// A snapshot that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotMade {
-    /// How: `btrfs snapshot`, `reflink`, `copy`.
+    /// How: `btrfs snapshot`, `sealed layer`, `reflink`, `copy`.
     pub method: String,
 }
 

@@ -1,12 +1,13 @@
 //! From a disk to a guest that answers, and back to nothing.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use pinfold_disk::{Disk, SealedLayer};
 use pinfold_namespace::{IdRange, LaunchSpec, Launched, WorkspaceCgroup};
 use pinfold_proto::{GuestConfig, handshake::SecretField};
 use pinfold_store::WorkspaceRow;
 use pinfold_types::{
-    BootSecret, Error, ErrorCode, ExecId, Mode, Result, WorkspaceId, exec::ExecSpec,
+    BootSecret, Error, ErrorCode, ExecId, Mode, Result, RootMount, WorkspaceId, exec::ExecSpec,
     limits::ResourceLimits,
 };
 
@@ -135,7 +136,7 @@ impl Inner {
     pub(crate) async fn launch(
         &self,
         boot: Boot,
-        disk: PathBuf,
+        disk: &Disk,
         cgroup: Option<WorkspaceCgroup>,
     ) -> Result<Arc<Live>> {
         let (id, number, secret) = (boot.id, boot.number, boot.secret.clone());
@@ -182,9 +183,10 @@ impl Inner {
     fn launch_spec(
         &self,
         boot: Boot,
-        disk: PathBuf,
+        disk: &Disk,
         cgroup: Option<&WorkspaceCgroup>,
     ) -> Result<LaunchSpec> {
+        let sealed = disk.sealed()?;
         let config = GuestConfig {
             protocol: pinfold_proto::PROTOCOL,
             workspace: boot.id,
@@ -200,8 +202,8 @@ impl Inner {
             workspace: boot.id,
             boot: boot.number,
             hostname: boot.hostname,
-            mounts: boot.root.mounts,
-            disk,
+            mounts: upon(boot.root.mounts, &sealed),
+            disk: disk.path.clone(),
             guest: self.guest_binary.clone(),
             socket: self.home.socket(boot.id),
             guest_config: serde_json::to_vec(&config).map_err(Error::internal)?,
@@ -233,6 +235,16 @@ impl Inner {
     }
 }
 
+/// The mounts of an image with what a disk has sealed between their layers and its slots.
+fn upon(mut mounts: Vec<RootMount>, sealed: &[SealedLayer]) -> Vec<RootMount> {
+    for (slot, mount) in mounts.iter_mut().enumerate().filter(|(_, mount)| mount.writable) {
+        let layers = sealed.iter().filter(|layer| layer.slots > slot);
+        let layers = layers.map(|layer| layer.path.join(format!("upper/{slot}")));
+        mount.lowers.splice(..0, layers);
+    }
+    mounts
+}
+
 /// A host name made of a workspace name: names may hold `.` and `_`, host names may not.
 pub(crate) fn hostname(name: &str) -> String {
     let dashed: String =
@@ -244,6 +256,27 @@ pub(crate) fn hostname(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sealed_layers_lie_between_slots_and_images() {
+        let mount = |target: &str, writable| RootMount {
+            target: target.into(),
+            lowers: vec!["/image".into()],
+            writable,
+            idmapped: true,
+        };
+        let layer = |path: &str, slots| SealedLayer { path: path.into(), slots };
+        let sealed = [layer("/b", 3), layer("/a", 1)];
+        let mounts =
+            upon(vec![mount("/", true), mount("/usr", true), mount("/opt", false)], &sealed);
+        let lowers: Vec<Vec<&str>> = mounts
+            .iter()
+            .map(|mount| mount.lowers.iter().filter_map(|path| path.to_str()).collect())
+            .collect();
+        assert_eq!(lowers[0], ["/b/upper/0", "/a/upper/0", "/image"]);
+        assert_eq!(lowers[1], ["/b/upper/1", "/image"], "the lowest layer has no such slot");
+        assert_eq!(lowers[2], ["/image"], "nothing was ever written there");
+    }
 
     #[test]
     fn host_names_have_no_other_characters() {

@@ -305,6 +305,13 @@ impl Build {
         let id = workspace.id.to_string();
         blocking(move || {
             let disk = pool.open_disk(&id)?;
+            if !disk.sealed()?.is_empty() {
+                return Err(Error::new(
+                    ErrorCode::Conflict,
+                    "the step's workspace was snapshotted or restored while the step ran",
+                )
+                .hint("build again"));
+            }
             let (uppers, targets): (Vec<_>, Vec<_>) = root
                 .mounts
                 .iter()

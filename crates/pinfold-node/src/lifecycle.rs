@@ -122,7 +122,7 @@ impl Inner {
                 Ok((disk, inner.prepare(id, &limits, unlimited)?))
             })
             .await?;
-            self.launch(boot, disk.path, cgroup).await
+            self.launch(boot, &disk, cgroup).await
         };
         match tokio::join!(self.store.update_workspace(&row), work) {
             (Ok(()), Ok(live)) => {

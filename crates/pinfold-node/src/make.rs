@@ -184,7 +184,7 @@ impl Inner {
         let (disk, cgroup) = tokio::join!(disk, cgroup);
         let (disk, cgroup) = (disk?, cgroup?);
         match boot {
-            Some(boot) => Ok(Some(self.launch(boot, disk.path, cgroup).await?)),
+            Some(boot) => Ok(Some(self.launch(boot, &disk, cgroup).await?)),
             None => Ok(None),
         }
     }

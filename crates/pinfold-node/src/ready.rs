@@ -242,7 +242,7 @@ impl Inner {
                 Ok((disk, inner.prepare(id, &limits, false)?))
             })
             .await?;
-        Ok((self.launch(boot, disk.path, cgroup).await?, secret))
+        Ok((self.launch(boot, &disk, cgroup).await?, secret))
     }
 
     async fn discard_ready(self: Arc<Self>, ready: Ready) {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use pinfold_disk::{DiskUsage, Mounted, Pool};
 use pinfold_namespace::WorkspaceCgroup;
 use pinfold_store::{Change, SnapshotRow, SnapshotState, WorkspaceRow};
 use pinfold_types::{
@@ -137,12 +138,21 @@ impl Inner {
             return Err(failed);
         }
         workspace.activity.touch();
-        self.in_background(move |inner| Ok(inner.describe(snapshot))).await
+        // Walking a large workspace may take longer than its snapshot took.
+        self.in_background(move |inner| {
+            let usage = inner.pool.usage_at_once(&id.to_string());
+            Ok(inner.describe_with(snapshot, usage))
+        })
+        .await
     }
 
     /// A snapshot as callers see it. Blocks.
     fn describe(&self, row: SnapshotRow) -> SnapshotInfo {
         let usage = self.pool.usage(&row.id.to_string()).ok();
+        self.describe_with(row, usage)
+    }
+
+    fn describe_with(&self, row: SnapshotRow, usage: Option<DiskUsage>) -> SnapshotInfo {
         let owner = self.registry.name_of(row.workspace);
         SnapshotInfo {
             id: row.id,
@@ -169,14 +179,15 @@ impl Inner {
         to: String,
     ) -> Result<String> {
         let from = workspace.id.to_string();
-        self.hold_still(workspace, move |pool| Ok(pool.snapshot(&from, &to, false)?.method)).await
+        let mounted = if workspace.live().is_some() { Mounted::Still } else { Mounted::No };
+        self.hold_still(workspace, move |pool| Ok(pool.snapshot(&from, &to, mounted)?.method)).await
     }
 
     /// Runs blocking work on the pool while nothing writes to a workspace's disk.
     pub(crate) async fn hold_still<T: Send + 'static>(
         self: &Arc<Self>,
         workspace: &Workspace,
-        work: impl FnOnce(&pinfold_disk::Pool) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Pool) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let live = workspace.live();
         let paused = workspace.state() == WorkspaceState::Paused;

@@ -108,7 +108,7 @@ pub enum PoolKind {
     BtrfsLoop,
     /// A filesystem with reflinks and project quotas (XFS), at `path`.
     Reflink,
-    /// Directories on any filesystem; forks copy.
+    /// Directories on any filesystem; forks of what runs copy.
     Plain,
 }
 

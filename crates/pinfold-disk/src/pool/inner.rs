@@ -9,7 +9,7 @@ use crate::{
     error::{At, DiskError},
     id,
     layout::{Layout, Place, Shelf},
-    types::{Disk, DiskLimits, MAX_SLOTS, PoolSpace},
+    types::{Disk, DiskLimits, MAX_SLOTS, Mounted, PoolSpace, SealedLayer},
 };
 
 /// Most warm disks of one pool.
@@ -92,6 +92,10 @@ impl Inner {
 
     pub(crate) fn prepare_slots(&self, id: &str, slots: usize) -> Result<(), DiskError> {
         self.backend.prepare_slots(&self.layout.at(Shelf::Disks, id), slots)
+    }
+
+    pub(crate) fn sealed(&self, id: &str) -> Result<Vec<SealedLayer>, DiskError> {
+        self.backend.sealed(&self.layout.at(Shelf::Disks, id))
     }
 
     /// Held while something is being made, so that [`Pool::reclaim`] does not take it for a
@@ -225,7 +229,7 @@ impl Inner {
     ) -> Result<(), DiskError> {
         made.and_then(|()| fresh.move_to(place)).inspect_err(|_| {
             if fresh.exists()
-                && let Err(error) = self.backend.destroy(fresh)
+                && let Err(error) = self.wipe(fresh)
             {
                 self.set_leftovers(true);
                 tracing::warn!(%error, name = fresh.name, "left for the next start to reclaim");
@@ -254,6 +258,10 @@ impl Inner {
             Err(error) => ("", Err(error)),
         };
         self.finish(made, &fresh, to)?;
+        // The pool's other methods make a snapshot durable in making it.
+        if copying.limits.is_none() {
+            self.backend.sync()?;
+        }
         Ok(method)
     }
 
@@ -276,22 +284,32 @@ impl Inner {
         if source.shelf == Shelf::Disks {
             self.shared(from);
         }
+        // Of a snapshot nobody has anything mounted; of a disk the caller need not know.
+        let mounted = if source.shelf == Shelf::Disks { Mounted::Live } else { Mounted::No };
         let fresh = self.layout.attempt(Shelf::Partial, to);
         let made = self
             .backend
-            .copy(
-                &source,
-                &fresh,
-                Copying { limits: Some(*limits), live: source.shelf == Shelf::Disks },
-            )
+            .copy(&source, &fresh, Copying { limits: Some(*limits), mounted })
             .and_then(|_| self.backend.prepare_slots(&fresh, slots));
         self.finish(made, &fresh, &place)?;
         Ok(self.disk_at(&place, to))
     }
 
-    /// Removes one name from the trash.
+    /// Removes one name from the trash, and the layers that only it named.
     pub(crate) fn empty(&self, name: &str) -> Result<(), DiskError> {
-        self.backend.destroy(&self.layout.at(Shelf::Trash, name))
+        self.wipe(&self.layout.at(Shelf::Trash, name))
+    }
+
+    fn wipe(&self, place: &Place<'_>) -> Result<(), DiskError> {
+        let named = self.backend.named(place);
+        self.backend.destroy(place)?;
+        if named.is_empty() {
+            return Ok(());
+        }
+        for layer in self.backend.collect(&self.layout, Some(&named))? {
+            self.backend.destroy(&self.layout.at(Shelf::Trash, layer))?;
+        }
+        Ok(())
     }
 
     /// Makes warm disks until there are as many as wanted.

@@ -261,7 +261,7 @@ fn copy_data(from: &OwnedFd, to: &OwnedFd, size: i64) -> rustix::io::Result<()> 
     Ok(())
 }
 
-fn times(stat: &Stat) -> Timestamps {
+pub(super) fn times(stat: &Stat) -> Timestamps {
     let time = |seconds: i64, nanoseconds: u64| Timespec {
         tv_sec: seconds,
         tv_nsec: i64::try_from(nanoseconds).unwrap_or(0),
@@ -319,4 +319,52 @@ fn copy_named_xattrs(
         rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty())?;
     }
     Ok(())
+}
+
+/// Attributes that overlay keeps for itself on a directory of one layer.
+fn is_own(name: &[u8]) -> bool {
+    !name.is_empty()
+        && !name.starts_with(b"user.overlay.")
+        && !name.starts_with(b"trusted.overlay.")
+}
+
+/// Names of the attributes that a workspace gave the directory at `path`.
+pub(super) fn own_xattr_names(path: &std::path::Path) -> rustix::io::Result<Vec<Vec<u8>>> {
+    let mut names = vec![0_u8; MAX_XATTR_BYTES];
+    let length = match rustix::fs::llistxattr(path, &mut names[..]) {
+        Err(Errno::OPNOTSUPP) => 0,
+        other => other?,
+    };
+    let mut own: Vec<Vec<u8>> = names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| is_own(name))
+        .map(<[u8]>::to_vec)
+        .collect();
+    own.sort_unstable();
+    Ok(own)
+}
+
+/// Whether two directories have the same attributes from their workspace.
+pub(super) fn same_own_xattrs(one: &std::path::Path, other: &std::path::Path) -> bool {
+    let values = |path: &std::path::Path| -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut value = vec![0_u8; MAX_XATTR_BYTES];
+        let read = |name: Vec<u8>| {
+            let length = rustix::fs::lgetxattr(path, name.as_slice(), &mut value[..])?;
+            Ok((name, value[..length].to_vec()))
+        };
+        own_xattr_names(path)?.into_iter().map(read).collect()
+    };
+    matches!((values(one), values(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Copies the attributes that a workspace gave a directory.
+pub(super) fn own_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let mut names = vec![0_u8; MAX_XATTR_BYTES];
+    let length = match rustix::fs::flistxattr(from, &mut names[..]) {
+        Err(Errno::OPNOTSUPP) => 0,
+        other => other?,
+    };
+    let own: Vec<&[u8]> =
+        names[..length].split(|byte| *byte == 0).filter(|name| is_own(name)).collect();
+    copy_named_xattrs(from, to, &own.join(&0))
 }

@@ -43,9 +43,22 @@ impl SubIds {
         }
     }
 
-    /// Makes the root of the workspace (the first sub-id) the owner of `paths` below `disk`.
-    pub(crate) fn give(self, disk: &Path, paths: &[String]) -> Result<(), DiskError> {
-        let mut arguments = vec!["chown".into(), "-h".into(), "--".into(), "1:1".into()];
+    /// The id of a workspace's root.
+    pub(crate) fn base(self) -> u32 {
+        self.base
+    }
+
+    /// Makes `to`, a user's and a group's id of the range, the owner of `paths` below `disk`.
+    pub(crate) fn give(
+        self,
+        disk: &Path,
+        paths: &[String],
+        to: (u32, u32),
+    ) -> Result<(), DiskError> {
+        // In the helper 0 is this user, and the range begins at 1.
+        let inside = |id: u32| id.saturating_sub(self.base).saturating_add(1);
+        let owner = format!("{}:{}", inside(to.0), inside(to.1));
+        let mut arguments = vec!["chown".into(), "-h".into(), "--".into(), owner.into()];
         arguments.extend(paths.iter().map(|path| disk.join(path).into_os_string()));
         self.run(&arguments).map(drop)
     }

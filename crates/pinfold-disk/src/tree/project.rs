@@ -12,7 +12,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::{
     error::{At, DiskError},
-    layout::{Layout, Shelf},
+    layout::{Layout, Place, Shelf},
     types::DiskLimits,
 };
 
@@ -100,12 +100,26 @@ pub(super) fn usage(directory: BorrowedFd<'_>, path: &Path) -> Result<ProjectQuo
         .at("read the project quota of", path.display())
 }
 
+/// Whether the layer at `layer` was written under the project of `disk`.
+pub(super) fn is_of(disk: BorrowedFd<'_>, layer: &Place<'_>) -> bool {
+    let upper = std::fs::File::open(layer.path().join("upper"));
+    let of = upper.and_then(|upper| quota::project(upper.as_fd()));
+    matches!((of, quota::project(disk)), (Ok(of), Ok(own)) if of == own)
+}
+
 /// The highest project that a disk of this pool has.
 fn highest(layout: &Layout) -> u32 {
     Shelf::ALL
         .into_iter()
         .flat_map(|shelf| layout.places(shelf).unwrap_or_default())
-        .filter_map(|place| quota::project(place.open().ok()?.as_fd()).ok())
+        .filter_map(|place| match place.shelf {
+            // What was sealed stays charged to the disk that wrote it.
+            Shelf::Layers => {
+                let upper = std::fs::File::open(place.path().join("upper")).ok()?;
+                quota::project(upper.as_fd()).ok()
+            }
+            _ => quota::project(place.open().ok()?.as_fd()).ok(),
+        })
         .max()
         .unwrap_or(0)
 }

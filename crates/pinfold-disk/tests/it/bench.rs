@@ -50,8 +50,10 @@ fn times_on_btrfs() {
     std::fs::write(disk.path.join("upper/0/f"), [1; 4096]).expect("write");
     let mut small = Vec::new();
     for number in 0..100 {
-        timed(&mut small, || pool.snapshot("small", &format!("snap_s{number}"), false))
-            .expect("snapshot");
+        timed(&mut small, || {
+            pool.snapshot("small", &format!("snap_s{number}"), pinfold_disk::Mounted::Still)
+        })
+        .expect("snapshot");
     }
     show("snapshot, a small disk", small);
 
@@ -65,13 +67,15 @@ fn times_on_btrfs() {
         }
     }
     let start = Instant::now();
-    pool.snapshot("big", "snap_dirty", false).expect("snapshot");
+    pool.snapshot("big", "snap_dirty", pinfold_disk::Mounted::Still).expect("snapshot");
     println!("{:<44} {:>12.1?}   once", "snapshot, 1 GB not yet on the disk", start.elapsed());
     pool.sync().expect("sync");
     let mut big = Vec::new();
     for number in 0..50 {
-        timed(&mut big, || pool.snapshot("big", &format!("snap_b{number}"), false))
-            .expect("snapshot");
+        timed(&mut big, || {
+            pool.snapshot("big", &format!("snap_b{number}"), pinfold_disk::Mounted::Still)
+        })
+        .expect("snapshot");
     }
     let big = show("snapshot, 1 GB and 20,000 files", big);
     let mut clone = Vec::new();

@@ -130,7 +130,7 @@ fn a_clone_counts_what_it_came_with_against_its_limit() {
     let before = usage(&pool, "ws_1").referenced_bytes;
     assert!((40 * MIB..44 * MIB).contains(&before), "{before}");
 
-    pool.snapshot("ws_1", "snap_1", false).expect("snapshot");
+    pool.snapshot("ws_1", "snap_1", pinfold_disk::Mounted::Still).expect("snapshot");
     let clone = pool.clone_to("snap_1", "ws_2", &limit, 1).expect("clone");
     let used = usage(&pool, "ws_2");
     assert!((40 * MIB..44 * MIB).contains(&used.referenced_bytes), "{used:?}");
@@ -257,7 +257,7 @@ fn what_was_acknowledged_survives_a_power_loss() {
     let limit = limits(&pool, 64 * MIB);
     let disk = pool.create("ws_1", &limit, 1).expect("create");
     write(&disk.path.join("upper/0/kept"), 300_000).expect("written and fsynced");
-    pool.snapshot("ws_1", "snap_1", false).expect("snapshot");
+    pool.snapshot("ws_1", "snap_1", pinfold_disk::Mounted::Still).expect("snapshot");
     write(&disk.path.join("upper/0/later"), 300_000).expect("written and fsynced");
     // What the file below holds now is what a power loss leaves: no unmount, no last commit.
     let crashed = tempfile::tempdir().expect("another home");

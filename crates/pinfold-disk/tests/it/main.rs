@@ -6,6 +6,7 @@
 mod bench;
 mod btrfs;
 mod contract;
+mod layers;
 mod names;
 mod recovery;
 mod recycle;

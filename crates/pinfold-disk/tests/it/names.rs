@@ -59,8 +59,8 @@ fn ids_that_are_no_names_are_refused_everywhere_and_change_nothing() {
             pool.open_disk(id).map(drop),
             pool.set_limits(id, &none),
             pool.remove(id),
-            pool.snapshot("ws_1", id, false).map(drop),
-            pool.snapshot(id, "snap_1", false).map(drop),
+            pool.snapshot("ws_1", id, pinfold_disk::Mounted::Still).map(drop),
+            pool.snapshot(id, "snap_1", pinfold_disk::Mounted::Still).map(drop),
             pool.clone_to("ws_1", id, &none, 1).map(drop),
             pool.clone_to(id, "ws_2", &none, 1).map(drop),
             pool.replace("ws_1", id),
@@ -84,11 +84,11 @@ fn a_link_in_the_place_of_a_disk_is_not_followed() {
     std::fs::write(victim.path().join("precious"), "x").expect("write");
     std::os::unix::fs::symlink(victim.path(), home.path().join("pool/disks/ws_1")).expect("link");
     assert!(pool.open_disk("ws_1").is_err());
-    assert!(pool.snapshot("ws_1", "snap_1", false).is_err());
+    assert!(pool.snapshot("ws_1", "snap_1", pinfold_disk::Mounted::Still).is_err());
     // A link inside a disk is removed as a link.
     let disk = pool.create("ws_2", &DiskLimits::default(), 1).expect("create");
     std::os::unix::fs::symlink(victim.path(), disk.path.join("upper/0/out")).expect("link");
-    pool.snapshot("ws_2", "snap_2", false).expect("snapshot");
+    pool.snapshot("ws_2", "snap_2", pinfold_disk::Mounted::Still).expect("snapshot");
     pool.remove("ws_2").expect("remove");
     pool.remove("snap_2").expect("remove");
     drop(pool);

@@ -17,8 +17,8 @@ fn half_states(ground: Ground) {
         let disk = pool.create(id, &limit, 1).expect("create");
         std::fs::write(disk.path.join("upper/0/name"), id).expect("write");
     }
-    pool.snapshot("ws_kept", "snap_kept", false).expect("snapshot");
-    pool.snapshot("ws_kept", "snap_unknown", false).expect("snapshot");
+    pool.snapshot("ws_kept", "snap_kept", pinfold_disk::Mounted::Still).expect("snapshot");
+    pool.snapshot("ws_kept", "snap_unknown", pinfold_disk::Mounted::Still).expect("snapshot");
     drop(pool);
     let at = |path: &str| home.pool_path().join(path);
     // Killed while making, while removing, and between a restore's exchange and its clean-up.
@@ -143,14 +143,14 @@ fn a_pool_without_room_refuses_new_disks_and_keeps_the_old() {
     let pool = Pool::open(&config, &home.path, Mode::Root).expect("opens");
     let limit = limits(&pool, 64 * MIB);
     pool.create("ws_1", &limit, 1).expect("create");
-    pool.snapshot("ws_1", "snap_1", false).expect("snapshot");
+    pool.snapshot("ws_1", "snap_1", pinfold_disk::Mounted::Still).expect("snapshot");
     drop(pool);
     config.min_free_bytes = 1 << 40;
     let pool = Pool::open(&config, &home.path, Mode::Root).expect("opens");
     for refused in [
         pool.create("ws_2", &limit, 1).map(drop),
         pool.clone_to("snap_1", "ws_2", &limit, 1).map(drop),
-        pool.snapshot("ws_1", "snap_2", false).map(drop),
+        pool.snapshot("ws_1", "snap_2", pinfold_disk::Mounted::Still).map(drop),
     ] {
         assert_eq!(refused.expect_err("no room").code, ErrorCode::DiskFull);
     }

@@ -167,10 +167,10 @@ fn what_cannot_be_as_new_is_removed() {
     // Copied in this server's life, and in that of one before.
     let disk = next(&pool, "ws_source");
     write(&disk.path.join("upper/0/a"), 1 << 20).expect("write");
-    pool.snapshot("ws_source", "snap_1", false).expect("snapshot");
+    pool.snapshot("ws_source", "snap_1", pinfold_disk::Mounted::Still).expect("snapshot");
     let disk = next(&pool, "ws_earlier");
     write(&disk.path.join("upper/0/a"), 1 << 20).expect("write");
-    pool.snapshot("ws_earlier", "snap_2", false).expect("snapshot");
+    pool.snapshot("ws_earlier", "snap_2", pinfold_disk::Mounted::Still).expect("snapshot");
     drop(pool);
     pool = home.open();
     pool.warm(1, &limit, 2).expect("warm");

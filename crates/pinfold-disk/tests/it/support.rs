@@ -201,3 +201,20 @@ pub(crate) fn write(path: &Path, bytes: usize) -> std::io::Result<()> {
     }
     file.sync_all()
 }
+
+/// Where a disk shows `path` (such as `0/file`): in its own slots, or in the topmost of its sealed
+/// layers that has it.
+pub(crate) fn shown(disk: &pinfold_disk::Disk, path: &str) -> Option<PathBuf> {
+    let sealed = disk.sealed().expect("a list");
+    let layers = sealed.into_iter().map(|layer| layer.path);
+    std::iter::once(disk.path.clone())
+        .chain(layers)
+        .map(|layer| layer.join("upper").join(path))
+        .find(|path| path.symlink_metadata().is_ok())
+}
+
+/// The text of a file of a disk, wherever it lies.
+pub(crate) fn text(disk: &pinfold_disk::Disk, path: &str) -> String {
+    let path = shown(disk, path).expect("it is shown");
+    std::fs::read_to_string(path).expect("read")
+}

@@ -12,7 +12,7 @@ use std::{
 use pinfold_disk::{DiskKind, DiskLimits, Pool, PoolMethod};
 use pinfold_types::{ErrorCode, Mode, config::PoolConfig, limits::LimitKind};
 
-use crate::support::{eventually, private_mounts, tool};
+use crate::support::{eventually, private_mounts, shown, tool};
 
 const UID: u32 = 54_321;
 const FIRST_SUB_ID: u32 = 7_000_000;
@@ -91,13 +91,13 @@ fn as_the_user(home: &Path) {
     );
     assert!(std::fs::read_dir(disk.path.join("upper/0/closed")).is_err(), "it is not ours");
 
-    let made = pool.snapshot("ws_1", "snap_1", false).expect("snapshot");
+    let made = pool.snapshot("ws_1", "snap_1", pinfold_disk::Mounted::Still).expect("snapshot");
     assert!(["copy", "reflink"].contains(&made.method.as_str()));
     let clone = pool.clone_to("snap_1", "ws_2", &none, 3).expect("clone");
-    let meta = std::fs::metadata(clone.path.join("upper/0/closed")).expect("copied");
+    let meta = std::fs::metadata(shown(&clone, "0/closed").expect("copied")).expect("stat");
     assert_eq!((meta.uid(), meta.mode() & 0o777), (FIRST_SUB_ID + 1000, 0o700));
     assert_eq!(std::fs::metadata(clone.path.join("upper/2")).expect("made").uid(), FIRST_SUB_ID);
-    assert!(std::fs::symlink_metadata(clone.path.join("upper/0/link")).expect("stat").is_symlink());
+    assert!(shown(&clone, "0/link").expect("copied").is_symlink());
     let usage = pool.usage("ws_2").expect("usage");
     assert!(usage.inodes.expect("counted") >= 12 && usage.referenced_bytes > 0, "{usage:?}");
 

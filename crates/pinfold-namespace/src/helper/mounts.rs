@@ -165,7 +165,9 @@ pub(super) fn build(plan: &Plan, trees: Vec<OwnedFd>) -> Result<Vec<Cover>, Fail
 }
 
 fn mount_overlay(layer: &Layer, place: &str, volatile: bool) -> Result<(), Failure> {
-    let mut options = String::from("userxattr,lowerdir=");
+    // An index would tie an upper to the place where it was first mounted; forks and sealed layers
+    // move it.
+    let mut options = String::from("userxattr,index=off,lowerdir=");
     for (place, lower) in layer.lowers.iter().enumerate() {
         let separator = if place == 0 { "" } else { ":" };
         let _ = write!(options, "{separator}{lower}");

@@ -9,5 +9,6 @@ mod limits;
 mod logs;
 mod ready;
 mod recovery;
+mod sealed;
 mod snapshot;
 mod throw_away;
