@@ -223,12 +223,12 @@ impl Backend for Btrfs {
         btrfs::create_subvolume(place.directory(), &place.name, self.at_birth(limit))
             .at("make the subvolume", place.path().display())?;
         self.record(place, limit)?;
-        place.prepare_slots(slots).map(drop)
+        place.prepare_slots(slots)
     }
 
     fn prepare_slots(&self, place: &Place<'_>, slots: usize) -> Result<(), DiskError> {
         self.reserve(place)?;
-        place.prepare_slots(slots).map(drop)
+        place.prepare_slots(slots)
     }
 
     fn copy(

@@ -25,7 +25,8 @@ const MAX_ENTRIES: usize = 1 << 20;
 /// snapshot is on the disk; made side by side in several, they share one commit.
 pub(crate) const LANES: u8 = 128;
 
-const DIRECTORY: OFlags =
+/// How a directory is opened: itself, never what a link leads to.
+pub(crate) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 /// One of the six directories.
@@ -216,15 +217,13 @@ impl Place<'_> {
         .at("exchange", other.path().display())
     }
 
-    /// Makes the directories of slots 0 to `slots - 1` that are missing; answers those it made,
-    /// such as `upper/0`.
-    pub(crate) fn prepare_slots(&self, slots: usize) -> Result<Vec<String>, DiskError> {
+    /// Makes the directories of slots 0 to `slots - 1` that are missing.
+    pub(crate) fn prepare_slots(&self, slots: usize) -> Result<(), DiskError> {
         make_slots(&self.open()?, &self.path(), slots)
     }
 }
 
-fn make_slots(disk: &OwnedFd, path: &Path, slots: usize) -> Result<Vec<String>, DiskError> {
-    let mut made = Vec::new();
+fn make_slots(disk: &OwnedFd, path: &Path, slots: usize) -> Result<(), DiskError> {
     if slots > MAX_SLOTS {
         return Err(DiskError::Slots { asked: slots, most: MAX_SLOTS });
     }
@@ -238,19 +237,21 @@ fn make_slots(disk: &OwnedFd, path: &Path, slots: usize) -> Result<Vec<String>, 
             let name = slot.to_string();
             let fresh = make_directory(&part_fd, &name, shown, path)?;
             // mkdir's mode goes through the process's umask; what is shown inside must not.
-            if fresh {
-                made.push(format!("{part}/{name}"));
-            }
             if fresh && part == "upper" {
                 rustix::fs::chmodat(&part_fd, name.as_str(), shown, AtFlags::empty())
                     .at("set the mode of", path.join(part).join(&name).display())?;
             }
         }
     }
-    Ok(made)
+    Ok(())
 }
 
-fn make_directory(at: &OwnedFd, name: &str, mode: Mode, path: &Path) -> Result<bool, DiskError> {
+pub(crate) fn make_directory(
+    at: &OwnedFd,
+    name: &str,
+    mode: Mode,
+    path: &Path,
+) -> Result<bool, DiskError> {
     match rustix::fs::mkdirat(at, name, mode) {
         Ok(()) => Ok(true),
         Err(Errno::EXIST) => Ok(false),

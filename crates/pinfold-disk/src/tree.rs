@@ -15,12 +15,12 @@ use std::{
 };
 
 use pinfold_types::{Mode, limits::LimitKind};
-use rustix::fs::{AtFlags, Mode as FileMode, OFlags};
+use rustix::fs::{AtFlags, Mode as FileMode};
 
 use crate::{
     backend::{Backend, Copying},
     error::{At, DiskError},
-    layout::{Layout, Place, Shelf},
+    layout::{DIRECTORY, Layout, Place, Shelf},
     types::{DiskLimits, DiskUsage, Mounted, PoolMethod, SealedLayer},
 };
 use identity::SubIds;
@@ -30,9 +30,6 @@ use slots::Content;
 
 /// A disk with less room than this counts as full.
 const FULL_MARGIN_BYTES: u64 = 64 << 10;
-
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 #[derive(Debug)]
 pub(crate) struct Tree {

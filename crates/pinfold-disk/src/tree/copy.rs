@@ -16,8 +16,8 @@ use rustix::{
     io::Errno,
 };
 
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+use crate::layout::DIRECTORY;
+
 /// Longest part of a path given to the kernel at once.
 const MAX_STEP_BYTES: usize = 2048;
 /// Most bytes of the list of names, and of one value, of extended attributes (xattr(7)).

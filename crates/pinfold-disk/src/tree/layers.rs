@@ -22,7 +22,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, RenameFlags},
+    fs::{AtFlags, Mode, OFlags},
     io::Errno,
 };
 
@@ -332,11 +332,6 @@ fn write(
     let mut open = std::fs::File::from(open);
     open.write_all(text.as_bytes()).at("write", path.display())?;
     if sync { open.sync_data().at("sync", path.display()) } else { Ok(()) }
-}
-
-/// Takes the place of `to` in one step, which must be free.
-pub(crate) fn put(from: &OwnedFd, name: &str, to: &str) -> rustix::io::Result<()> {
-    rustix::fs::renameat_with(from, name, from, to, RenameFlags::NOREPLACE)
 }
 
 #[cfg(test)]

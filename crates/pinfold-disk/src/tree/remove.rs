@@ -4,17 +4,14 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags},
+    fs::{AtFlags, FileType, Mode, RawDir, RenameFlags},
     io::Errno,
 };
 
 use crate::{
     error::{At, DiskError},
-    layout::Place,
+    layout::{DIRECTORY, Place},
 };
-
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 /// Removes the directory at `place` with all it holds. Directories found in it are moved to its
 /// top first, so that the tree is never deeper than one level where work is done.

@@ -10,19 +10,17 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Gid, Mode, OFlags, Uid},
+    fs::{AtFlags, Gid, Mode, RenameFlags, Uid},
     io::Errno,
 };
 
-use super::{copy, identity::SubIds, layers::put};
+use super::{copy, identity::SubIds};
 use crate::{
     error::{At, DiskError},
-    layout::Place,
+    layout::{DIRECTORY, Place, make_directory},
     types::{MAX_SLOTS, SealedLayer},
 };
 
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 /// What a slot of its own kind looks like, where nothing was sealed below it.
 const SHOWN: u32 = 0o755;
 
@@ -66,7 +64,7 @@ pub(super) fn prepare(
     let through = Mode::RWXU | Mode::XGRP | Mode::XOTH;
     let mut made: Vec<(String, String, Look)> = Vec::new();
     for part in ["upper", "work"] {
-        let fresh = make(&disk, part, Mode::RWXU, &path)?;
+        let fresh = make_directory(&disk, part, Mode::RWXU, &path)?;
         if fresh && owner.is_some() {
             for directory in [".", part] {
                 rustix::fs::chmodat(&disk, directory, through, AtFlags::empty())
@@ -86,7 +84,7 @@ pub(super) fn prepare(
             // Under another name until it looks as it is to.
             let raw = format!("{part}/~{slot}");
             discard(&disk, &raw, &path)?;
-            make(&disk, &raw, Mode::RWXU, &path)?;
+            make_directory(&disk, &raw, Mode::RWXU, &path)?;
             rustix::fs::chmodat(&disk, &raw, Mode::from_raw_mode(like.mode), AtFlags::empty())
                 .at("set the mode of", path.join(&raw).display())?;
             if let (Some(under), None) = (&under, owner) {
@@ -114,20 +112,17 @@ pub(super) fn prepare(
     Ok(())
 }
 
-fn make(disk: &OwnedFd, name: &str, mode: Mode, path: &Path) -> Result<bool, DiskError> {
-    match rustix::fs::mkdirat(disk, name, mode) {
-        Ok(()) => Ok(true),
-        Err(Errno::EXIST) => Ok(false),
-        Err(error) => Err(error).at("make", path.join(name).display()),
-    }
-}
-
 /// Removes a slot that was left half made.
 fn discard(disk: &OwnedFd, name: &str, path: &Path) -> Result<(), DiskError> {
     match rustix::fs::unlinkat(disk, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error).at("remove", path.join(name).display()),
     }
+}
+
+/// Takes the place of `to` in one step, which must be free.
+fn put(from: &OwnedFd, name: &str, to: &str) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(from, name, from, to, RenameFlags::NOREPLACE)
 }
 
 /// Gives a new slot the owner, attributes and times of the directory it covers.
