@@ -12,6 +12,7 @@ use crate::repo::{Problem, Repo};
 const FLOORS: &[(&str, u8)] = &[
     ("pinfold", 4),
     ("pinfold-api", 3),
+    ("pinfold-mcp", 3),
     ("pinfold-control", 2),
     ("pinfold-node", 2),
     ("pinfold-guest", 2),
@@ -55,6 +56,7 @@ const FOR_US: &[&str] = &["testkit", "xtask", "pinfold-bench", "system-tests"];
 /// Crates from outside that belong to one room. Tests may use them.
 const OWNED: &[(&str, &[&str])] = &[
     ("axum", &["pinfold-api"]),
+    ("rmcp", &["pinfold-mcp"]),
     ("reqwest", &["pinfold-egress"]),
     ("hickory-resolver", &["pinfold-egress"]),
     ("sqlx", &["pinfold-store"]),

@@ -1,0 +1,2 @@
+//! MCP on stdio and HTTP: the operations, shaped for models.
+#![forbid(unsafe_code)]
