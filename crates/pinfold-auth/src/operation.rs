@@ -1,11 +1,12 @@
 //! What is said about an operation, and the macro that says it once.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::ObjectKind;
 
 /// HTTP methods in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Method {
     /// Reads, and WebSocket upgrades.
@@ -34,7 +35,7 @@ impl Method {
 }
 
 /// What a request carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
     /// Nothing. A body is refused.
@@ -46,7 +47,7 @@ pub enum Body {
 }
 
 /// How the answer comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// One JSON document, or nothing (204).
@@ -60,7 +61,7 @@ pub enum Reply {
 }
 
 /// Which bucket a call is counted in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RateClass {
     /// Makes workspaces, snapshots or images.
@@ -76,7 +77,7 @@ pub enum RateClass {
 }
 
 /// What happens when the same call is made twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Repeat {
     /// Nothing is changed by any number of calls.
@@ -88,7 +89,7 @@ pub enum Repeat {
 }
 
 /// One line of the operation table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct OperationInfo {
     /// `noun.verb`, for ever.
     pub name: &'static str,

@@ -7,6 +7,7 @@ use pinfold_types::{
     api::FileInfo,
     exec::{ExecSpec, TtySize},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Most entries of one page of [`Request::List`].
@@ -225,7 +226,7 @@ impl Default for ArchiveOptions {
 }
 
 /// What was unpacked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Archived {
     /// Files, directories and links.
@@ -237,7 +238,7 @@ pub struct Archived {
 }
 
 /// One page of a directory, in byte order of names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FileList {
     /// Entries.

@@ -1,14 +1,16 @@
 //! Bodies of `/api/v1` that are not nouns of their own.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ExecId, SnapshotId, WorkspaceId, exec::TtySize, limits::LimitStatus};
+use crate::{ExecId, SnapshotId, WorkspaceId, exec::TtySize, limits::LimitStatus, schema};
 
 /// Most entries of one page.
 pub const MAX_PAGE: usize = 1000;
 
 /// A page of a list. `next` is passed back as `cursor` for the following page.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "{T}Page")]
 pub struct Page<T> {
     /// Entries.
     pub items: Vec<T>,
@@ -18,34 +20,38 @@ pub struct Page<T> {
 }
 
 /// Query of a list.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PageQuery {
     /// From an earlier page.
+    #[schemars(regex(pattern = schema::CURSOR))]
     pub cursor: Option<String>,
     /// 1 to [`MAX_PAGE`], default 100.
+    #[schemars(range(min = 1, max = MAX_PAGE))]
     pub limit: Option<usize>,
 }
 
 /// Restores a workspace's disk from one of its snapshots, by id or name.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreWorkspace {
     /// Snapshot id or name.
+    #[schemars(schema_with = "schema::snapshot_reference")]
     pub snapshot: String,
 }
 
 /// Sends a signal to a command's process group.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignalExec {
     /// Number 1 to 64.
+    #[schemars(range(min = 1, max = 64))]
     pub signal: i32,
 }
 
 /// Text messages from the client on an exec WebSocket. Standard input travels as binary
 /// messages, raw.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum ExecInput {
     /// The terminal has a new size.
@@ -56,6 +62,7 @@ pub enum ExecInput {
     /// A signal for the process group.
     Signal {
         /// Number 1 to 64.
+        #[schemars(range(min = 1, max = 64))]
         signal: i32,
     },
     /// Standard input ends.
@@ -64,7 +71,7 @@ pub enum ExecInput {
 
 /// Text messages from the server on an exec WebSocket. Output travels as binary messages: one
 /// byte, 1 for standard output and 2 for standard error, then the bytes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum ExecOutput {
     /// The command runs. First message.
@@ -96,7 +103,7 @@ pub enum ExecOutput {
 
 /// A throw-away workspace and its one command: first message of the `/api/v1/run` WebSocket.
 /// The stream then is that of an exec; `exited` is sent after the workspace is gone.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunRequest {
     /// The workspace.
@@ -108,7 +115,7 @@ pub struct RunRequest {
 }
 
 /// Kinds of directory entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FileKind {
     /// Regular file.
@@ -126,7 +133,7 @@ pub enum FileKind {
 }
 
 /// A file's facts, of the link itself where it is one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileInfo {
     /// Last part of the path.
     pub name: String,
@@ -148,7 +155,7 @@ pub struct FileInfo {
 }
 
 /// A change below a watched path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WatchKind {
     /// Appeared.
@@ -166,7 +173,7 @@ pub enum WatchKind {
 }
 
 /// One watch event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WatchEvent {
     /// What happened.
     pub kind: WatchKind,
@@ -175,7 +182,7 @@ pub struct WatchEvent {
 }
 
 /// A listening TCP port inside.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PortInfo {
     /// Port.
     pub port: u16,
@@ -184,7 +191,7 @@ pub struct PortInfo {
 }
 
 /// The server about itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerInfo {
     /// Version of the program.
     pub version: String,
@@ -199,7 +206,7 @@ pub struct ServerInfo {
 }
 
 /// Whether something stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Stands.
@@ -211,7 +218,7 @@ pub enum Verdict {
 }
 
 /// One line of `pinfold doctor`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// Group: `isolation`, `limits`, `disk`, `images`, `server`.
     pub area: String,
@@ -227,7 +234,7 @@ pub struct Finding {
 }
 
 /// What this machine can do for this user.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DoctorReport {
     /// `root` or `user`.
     pub mode: String,
@@ -238,7 +245,7 @@ pub struct DoctorReport {
 }
 
 /// What recovery did, one action a line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecoveryAction {
     /// Kind of object: `workspace`, `snapshot`, `disk`, `cgroup`, `mount`, `image`.
     pub kind: String,
@@ -251,7 +258,7 @@ pub struct RecoveryAction {
 }
 
 /// Removing a snapshot answers with what it freed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Removed {
     /// Snapshots removed.
     pub snapshots: Vec<SnapshotId>,
@@ -260,7 +267,7 @@ pub struct Removed {
 }
 
 /// Removing or pruning images answers with what it freed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RemovedImages {
     /// Images removed. Empty when only a name was.
     pub images: Vec<crate::ImageId>,
@@ -269,7 +276,7 @@ pub struct RemovedImages {
 }
 
 /// One thing that happened, as recorded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EventInfo {
     /// Position; greater than every earlier one.
     pub seq: i64,
@@ -286,7 +293,7 @@ pub struct EventInfo {
 }
 
 /// Query of a workspace's logs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogsQuery {
     /// Only events after this position.
@@ -294,7 +301,7 @@ pub struct LogsQuery {
 }
 
 /// What `pinfold logs` shows.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct WorkspaceLogs {
     /// What happened to it, oldest first, at most [`MAX_PAGE`]; the last one's `seq` is the

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Shorthand for a result with the public [`Error`].
@@ -16,7 +17,7 @@ macro_rules! codes {
         /// Stable machine-readable error codes: part of the API, never renamed.
         ///
         /// Each has one HTTP status and one process exit code.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum ErrorCode { $($(#[$doc])* #[serde(rename = $text)] $variant,)* }
 
@@ -111,7 +112,7 @@ impl fmt::Display for ErrorCode {
 ///
 /// `message` names the object and the reason, `hint` the next step. `internal` is for the log
 /// and never leaves the process: it is skipped by serde and by [`fmt::Display`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     /// Stable code.

@@ -2,44 +2,53 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorCode, ExecId, limits, limits::LimitKind, name::excerpt};
+use crate::{Error, ErrorCode, ExecId, limits, limits::LimitKind, name::excerpt, schema};
 
 /// A terminal's size in character cells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TtySize {
     /// Columns, 1 to 10000.
+    #[schemars(range(min = 1, max = 10_000))]
     pub cols: u16,
     /// Rows, 1 to 10000.
+    #[schemars(range(min = 1, max = 10_000))]
     pub rows: u16,
 }
 
 /// What to run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
     /// Program and arguments; the program is looked up in `PATH` inside.
-    Argv(Vec<String>),
+    Argv(#[schemars(schema_with = "schema::argv")] Vec<String>),
     /// A line for `/bin/sh -c`.
-    Shell(String),
+    Shell(
+        #[schemars(regex(pattern = schema::NO_NUL), length(min = 1, max = limits::MAX_ARGS_BYTES))]
+        String,
+    ),
 }
 
 /// One command to run. Absent fields take the workspace's defaults.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExecSpec {
     /// What to run.
     pub command: Command,
     /// Directory inside; must exist. Default: the image's, else the user's home, else `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = schema::ABSOLUTE_PATH), length(min = 1, max = limits::MAX_PATH_BYTES))]
     pub cwd: Option<String>,
     /// Added to the workspace's environment. Names on the block-list are refused (VM-05).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::env")]
     pub env: BTreeMap<String, String>,
     /// User name or number, `user[:group]`, from the workspace's own `/etc/passwd`. Default root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = schema::USER), length(min = 1, max = 128))]
     pub user: Option<String>,
     /// A terminal of this size instead of pipes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,6 +58,7 @@ pub struct ExecSpec {
     pub stdin: bool,
     /// The whole process tree is killed after this long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = limits::MAX_TIMEOUT_MS))]
     pub timeout_ms: Option<u64>,
     /// Keep running when no stream is attached: output that nobody reads overwrites the oldest
     /// of the replay buffer instead of blocking.
@@ -184,7 +194,7 @@ pub fn check_env(env: &BTreeMap<String, String>) -> Result<(), Error> {
 }
 
 /// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitReason {
     /// It returned an exit code.
@@ -202,7 +212,7 @@ pub enum ExitReason {
 }
 
 /// The end of a command.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExecResult {
     /// Which.
     pub exec_id: ExecId,
@@ -244,7 +254,7 @@ impl ExecResult {
 }
 
 /// A command known to a workspace, running or ended a short while ago.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExecInfo {
     /// Which.
     pub id: ExecId,

@@ -1,8 +1,9 @@
 //! Requests about files inside a workspace. Reads take them as a query, changes as a body.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorCode, exec::check_path};
+use crate::{Error, ErrorCode, exec::check_path, limits::MAX_PATH_BYTES, schema};
 
 /// Most entries of one page of a directory.
 pub const MAX_LIST: u32 = 1000;
@@ -31,10 +32,11 @@ fn check_place(field: &str, value: Option<u64>) -> Result<(), Error> {
 }
 
 /// Names one path: stat, and an archive to read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FilePath {
     /// Absolute path inside.
+    #[schemars(regex(pattern = schema::ABSOLUTE_PATH), length(min = 1, max = MAX_PATH_BYTES))]
     pub path: String,
 }
 
@@ -46,16 +48,19 @@ impl FilePath {
 }
 
 /// One page of a directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListFiles {
     /// Absolute path inside.
+    #[schemars(regex(pattern = schema::ABSOLUTE_PATH), length(min = 1, max = MAX_PATH_BYTES))]
     pub path: String,
     /// Name after which the page begins, from an earlier page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = schema::FILE_NAME), length(max = 255))]
     pub after: Option<String>,
     /// 1 to [`MAX_LIST`], which is also the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_LIST))]
     pub limit: Option<u32>,
 }
 
@@ -77,16 +82,19 @@ impl ListFiles {
 }
 
 /// A file's bytes, whole or a part.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReadFile {
     /// Absolute path inside.
+    #[schemars(regex(pattern = schema::ABSOLUTE_PATH), length(min = 1, max = MAX_PATH_BYTES))]
     pub path: String,
     /// First byte wanted, default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = i64::MAX))]
     pub offset: Option<u64>,
     /// Most bytes wanted; absent means to the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = i64::MAX))]
     pub length: Option<u64>,
 }
 
@@ -100,16 +108,19 @@ impl ReadFile {
 }
 
 /// Writes a file: the bytes are the request's body.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WriteFile {
     /// Absolute path inside.
+    #[schemars(regex(pattern = schema::ABSOLUTE_PATH), length(min = 1, max = MAX_PATH_BYTES))]
     pub path: String,
     /// Write into the file from here. Absent: the whole file is replaced at once, at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = i64::MAX))]
     pub offset: Option<u64>,
     /// Permission bits, a decimal number. Absent: the old file's, or 0o644.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = MAX_MODE))]
     pub mode: Option<u32>,
     /// Make missing directories.
     #[serde(default)]
@@ -126,13 +137,15 @@ impl WriteFile {
 }
 
 /// Makes a directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MakeDirectory {
     /// Absolute path inside.
+    #[schemars(regex(pattern = schema::ABSOLUTE_PATH), length(min = 1, max = MAX_PATH_BYTES))]
     pub path: String,
     /// Permission bits, default 0o755.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = MAX_MODE))]
     pub mode: Option<u32>,
     /// Make missing directories above it, and be content when it exists.
     #[serde(default)]
@@ -148,12 +161,14 @@ impl MakeDirectory {
 }
 
 /// Moves a file or directory within its filesystem.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RenameFile {
     /// Absolute path inside.
+    #[schemars(regex(pattern = schema::ABSOLUTE_PATH), length(min = 1, max = MAX_PATH_BYTES))]
     pub from: String,
     /// Absolute path inside; a file there is replaced.
+    #[schemars(regex(pattern = schema::ABSOLUTE_PATH), length(min = 1, max = MAX_PATH_BYTES))]
     pub to: String,
 }
 
@@ -166,10 +181,11 @@ impl RenameFile {
 }
 
 /// Removes a file or directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveFile {
     /// Absolute path inside.
+    #[schemars(regex(pattern = schema::PATH_BELOW_ROOT), length(min = 1, max = MAX_PATH_BYTES))]
     pub path: String,
     /// Remove a directory with all in it.
     #[serde(default)]
@@ -189,12 +205,14 @@ impl RemoveFile {
 }
 
 /// Changes permission bits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeMode {
     /// Absolute path inside.
+    #[schemars(regex(pattern = schema::ABSOLUTE_PATH), length(min = 1, max = MAX_PATH_BYTES))]
     pub path: String,
     /// Permission bits, 0 to 0o7777.
+    #[schemars(range(max = MAX_MODE))]
     pub mode: u32,
 }
 
@@ -207,10 +225,11 @@ impl ChangeMode {
 }
 
 /// Watches a path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WatchFiles {
     /// Absolute path inside.
+    #[schemars(regex(pattern = schema::ABSOLUTE_PATH), length(min = 1, max = MAX_PATH_BYTES))]
     pub path: String,
     /// Directories below it too.
     #[serde(default)]
@@ -225,10 +244,11 @@ impl WatchFiles {
 }
 
 /// Unpacks a tar archive: it is the request's body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WriteArchive {
     /// Absolute path of the directory inside.
+    #[schemars(regex(pattern = schema::ABSOLUTE_PATH), length(min = 1, max = MAX_PATH_BYTES))]
     pub path: String,
     /// Owners from the archive; else all is root's.
     #[serde(default)]

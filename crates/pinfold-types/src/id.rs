@@ -38,12 +38,12 @@ fn decode(text: &str) -> Option<u128> {
 }
 
 macro_rules! ids {
-    ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $prefix:literal;)*) => {
         /// Every id prefix with its underscore. A name may not start with one, so that a
         /// reference is never ambiguous between an id and a name.
         pub const PREFIXES: &[&str] = &[$(concat!($prefix, "_"),)*];
         $(
-            $(#[$doc])*
+            $(#[doc = $doc])*
             #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
             #[serde(try_from = "String", into = "String")]
             pub struct $name(Uuid);
@@ -54,6 +54,16 @@ macro_rules! ids {
 
                 /// A new id, later in order than every earlier one of this process.
                 pub fn generate() -> Self { Self(Uuid::now_v7()) }
+            }
+
+            impl schemars::JsonSchema for $name {
+                fn schema_name() -> std::borrow::Cow<'static, str> {
+                    crate::schema::called(stringify!($name))
+                }
+
+                fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                    crate::schema::id($prefix, concat!($($doc),*).trim())
+                }
             }
 
             impl fmt::Display for $name {

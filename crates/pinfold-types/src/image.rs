@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorCode, ImageId, ImageName, ImageReference, name::excerpt};
+use crate::{
+    Error, ErrorCode, ImageId, ImageName, ImageReference, limits::MAX_PATH_BYTES, name::excerpt,
+    schema,
+};
 
 /// Most bytes of a file of steps.
 pub const MAX_STEPS_BYTES: usize = 1 << 20;
@@ -13,7 +17,7 @@ pub const MAX_STEPS_BYTES: usize = 1 << 20;
 pub const MAX_PACKAGES: usize = 4096;
 
 /// Where an image came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum ImageSource {
     /// This machine's own `/usr`, read-only.
@@ -43,7 +47,7 @@ pub enum ImageSource {
 }
 
 /// Defaults an image brings for commands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ImageDefaults {
     /// Environment.
@@ -57,7 +61,7 @@ pub struct ImageDefaults {
 }
 
 /// An image as callers see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageInfo {
     /// Id.
     pub id: ImageId,
@@ -81,7 +85,7 @@ pub struct ImageInfo {
 }
 
 /// A step of long image work, streamed to the caller as one JSON object a line.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "event")]
 pub enum ImageProgress {
     /// A phase begins.
@@ -125,7 +129,7 @@ pub enum ImageProgress {
 }
 
 /// Fetches an image from a registry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PullImage {
     /// Registry reference; the default registry is Docker's, the default tag `latest`. With a
@@ -137,7 +141,7 @@ pub struct PullImage {
 }
 
 /// What an imported file or directory is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImportFormat {
     /// An OCI image layout: a directory, or a tar of one.
@@ -151,12 +155,13 @@ pub enum ImportFormat {
 }
 
 /// What an image is made of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "from", deny_unknown_fields)]
 pub enum ImportFrom {
     /// A file or directory of the server's machine, readable by the server's user.
     Path {
         /// Absolute path on the host.
+        #[schemars(regex(pattern = schema::ABSOLUTE_PATH), length(min = 1, max = MAX_PATH_BYTES))]
         path: String,
         /// What it is. Absent: found out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -171,13 +176,16 @@ pub enum ImportFrom {
     /// A Debian release, by mmdebstrap or debootstrap.
     Debian {
         /// Release code name.
+        #[schemars(regex(pattern = schema::DEBIAN_NAME), length(min = 1, max = 128))]
         suite: String,
         /// Packages beyond the least.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[schemars(length(max = MAX_PACKAGES), inner(regex(pattern = schema::DEBIAN_NAME), length(min = 1, max = 128)))]
         packages: Vec<String>,
         /// Archive, `http` or `https`. Absent: the configured one, else those of this machine's
         /// apt, else Debian's own. One on a private network must be configured.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(regex(pattern = schema::MIRROR), length(max = 2048))]
         mirror: Option<String>,
     },
     /// What agents' ordinary work needs: a Debian with Python, Node, git, a compiler and small
@@ -185,12 +193,13 @@ pub enum ImportFrom {
     Default {
         /// As for `debian`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(regex(pattern = schema::MIRROR), length(max = 2048))]
         mirror: Option<String>,
     },
 }
 
 /// Makes an image of something that is not one yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportImage {
     /// Its name.
@@ -200,7 +209,7 @@ pub struct ImportImage {
 }
 
 /// Where the files that steps copy come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "from", deny_unknown_fields)]
 pub enum BuildContext {
     /// Nothing is copied.
@@ -209,6 +218,7 @@ pub enum BuildContext {
     /// A directory of the server's machine, readable by the server's user.
     Path {
         /// Absolute path on the host.
+        #[schemars(regex(pattern = schema::ABSOLUTE_PATH), length(min = 1, max = MAX_PATH_BYTES))]
         path: String,
     },
     /// The request's body, a tar of a directory.
@@ -216,12 +226,13 @@ pub enum BuildContext {
 }
 
 /// Makes an image from a file of steps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BuildImage {
     /// Its name.
     pub name: ImageName,
     /// Text of the file of steps.
+    #[schemars(length(max = MAX_STEPS_BYTES))]
     pub steps: String,
     /// Files to copy from.
     #[serde(default)]

@@ -21,6 +21,7 @@ pub mod image;
 pub mod limits;
 pub mod name;
 pub mod rootfs;
+pub mod schema;
 pub mod secret;
 pub mod size;
 pub mod snapshot;

@@ -1,5 +1,6 @@
 //! Resource limits of a workspace, and the published limits of the program itself.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorCode};
@@ -33,40 +34,51 @@ pub const MAX_EXECS_PER_WORKSPACE: usize = 1024;
 
 /// What a caller asks for. Absent means the profile's default; what the machine cannot enforce
 /// is refused, never ignored (PF-11).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResourceLimits {
     /// Memory of all processes with page cache and tmpfs. An OOM kill is reported.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = LimitKind::Memory.range().0, max = LimitKind::Memory.range().1))]
     pub memory_bytes: Option<u64>,
     /// Swap beyond memory. 0 means none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = LimitKind::Swap.range().0, max = LimitKind::Swap.range().1))]
     pub swap_bytes: Option<u64>,
     /// CPU cap in thousandths of one CPU: 1500 is one and a half.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = LimitKind::Cpu.range().0, max = LimitKind::Cpu.range().1))]
     pub cpu_millis: Option<u64>,
     /// CPU share against other workspaces when the machine is busy, 1 to 10000, 100 is usual.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = LimitKind::CpuWeight.range().0, max = LimitKind::CpuWeight.range().1))]
     pub cpu_weight: Option<u64>,
     /// Processes and threads.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = LimitKind::Pids.range().0, max = LimitKind::Pids.range().1))]
     pub pids: Option<u64>,
     /// Bytes on the workspace's own disk.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = LimitKind::Disk.range().0, max = LimitKind::Disk.range().1))]
     pub disk_bytes: Option<u64>,
     /// Files and directories on the workspace's own disk.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = LimitKind::Inodes.range().0, max = LimitKind::Inodes.range().1))]
     pub disk_inodes: Option<u64>,
     /// Open files of one process (`RLIMIT_NOFILE`).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = LimitKind::OpenFiles.range().0, max = LimitKind::OpenFiles.range().1))]
     pub open_files: Option<u64>,
     /// Output of all commands together that the server will carry, bytes a second.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = LimitKind::Output.range().0, max = LimitKind::Output.range().1))]
     pub output_bytes_per_second: Option<u64>,
 }
 
 /// The kinds of limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum LimitKind {
     /// Memory.
@@ -135,7 +147,7 @@ impl LimitKind {
 }
 
 /// One limit as it stands for a workspace or a machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LimitStatus {
     /// Which limit.
     pub kind: LimitKind,

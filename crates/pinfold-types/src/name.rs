@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorCode, id::PREFIXES};
+use crate::{Error, ErrorCode, id::PREFIXES, schema};
 
 /// Longest workspace or snapshot name, in bytes.
 pub const MAX_NAME_BYTES: usize = 63;
@@ -49,8 +49,8 @@ fn check(kind: &str, text: &str) -> Result<(), Error> {
 }
 
 macro_rules! names {
-    ($($(#[$doc:meta])* $name:ident, $kind:literal, $check:expr;)*) => {$(
-        $(#[$doc])*
+    ($($(#[doc = $doc:literal])* $name:ident, $kind:literal, $check:expr, $schema:expr;)*) => {$(
+        $(#[doc = $doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
@@ -58,6 +58,16 @@ macro_rules! names {
         impl $name {
             /// The name as text.
             pub fn as_str(&self) -> &str { &self.0 }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                schema::called(stringify!($name))
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                $schema(concat!($($doc),*).trim())
+            }
         }
 
         impl fmt::Display for $name {
@@ -85,16 +95,16 @@ macro_rules! names {
 
 names! {
     /// 1 to 63 bytes of `[A-Za-z0-9._-]`, starting with a letter or digit, not looking like an id.
-    WorkspaceName, "workspace", check;
+    WorkspaceName, "workspace", check, schema::name;
     /// The same rule as a workspace name.
-    SnapshotName, "snapshot", check;
+    SnapshotName, "snapshot", check, schema::name;
     /// `part[/part…][:tag]`: lower-case parts of `[a-z0-9]` with single `.`, `_`, `-` between,
     /// an optional registry host with port in front, at most 255 bytes. Tag defaults to `latest`
     /// and is not added by parsing.
-    ImageName, "image", check_image;
+    ImageName, "image", check_image, schema::image;
     /// An image of a registry: an image name, by which it is found there, and optionally
     /// `@sha256:` with the 64 hexadecimal digits of its manifest's digest.
-    ImageReference, "image", check_reference;
+    ImageReference, "image", check_reference, schema::image_reference;
 }
 
 fn check_reference(kind: &str, text: &str) -> Result<(), Error> {

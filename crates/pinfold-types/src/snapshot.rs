@@ -1,12 +1,13 @@
 //! Snapshots as callers ask for them and see them.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{SnapshotId, SnapshotName, WorkspaceId, WorkspaceName};
 
 /// What a snapshot holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SnapshotKind {
     /// The disk.
@@ -15,7 +16,7 @@ pub enum SnapshotKind {
 }
 
 /// A request for a snapshot of a workspace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CreateSnapshot {
     /// Unique among the workspace's snapshots; `snap-N` when absent.
@@ -25,7 +26,7 @@ pub struct CreateSnapshot {
 }
 
 /// A snapshot as callers see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SnapshotInfo {
     /// Id.
     pub id: SnapshotId,

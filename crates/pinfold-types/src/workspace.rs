@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, ErrorCode, ImageName, SnapshotId, WorkspaceId, WorkspaceName, WorkspaceState,
     exec::{ExecSpec, check_env},
-    limits::{LimitStatus, MAX_LABELS, MAX_TIMEOUT_MS, ResourceLimits},
+    limits::{LimitStatus, MAX_FORK_COUNT, MAX_LABELS, MAX_TIMEOUT_MS, ResourceLimits},
+    schema,
 };
 
 /// What a workspace may reach. Closed until the gate is built: only `deny_all` exists.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EgressMode {
     /// A loopback and nothing else.
@@ -21,7 +23,7 @@ pub enum EgressMode {
 }
 
 /// A request for a new workspace.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CreateWorkspace {
     /// Unique among workspaces; made up from two words when absent.
@@ -35,18 +37,23 @@ pub struct CreateWorkspace {
     /// Create even where memory, CPU or process limits cannot be enforced. Recorded.
     pub allow_unlimited: bool,
     /// Environment of every command. Held in the guest's memory only.
+    #[schemars(schema_with = "schema::env")]
     pub env: BTreeMap<String, String>,
     /// Host name inside. Default: the name.
+    #[schemars(regex(pattern = schema::HOST_NAME), length(min = 1, max = 63))]
     pub hostname: Option<String>,
     /// Destroyed this long after creation.
+    #[schemars(range(min = 1, max = 12 * MAX_TIMEOUT_MS))]
     pub ttl_ms: Option<u64>,
     /// Destroyed after this long without a command, stream or file operation.
+    #[schemars(range(min = 1, max = 12 * MAX_TIMEOUT_MS))]
     pub idle_ms: Option<u64>,
     /// Started at every boot, in the background.
     pub command: Option<ExecSpec>,
     /// Do not start it now.
     pub stopped: bool,
     /// Free labels.
+    #[schemars(schema_with = "schema::labels")]
     pub labels: BTreeMap<String, String>,
 }
 
@@ -96,7 +103,7 @@ impl CreateWorkspace {
 }
 
 /// Changes to a workspace; absent fields stay as they are.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpdateWorkspace {
     /// New name.
@@ -104,15 +111,18 @@ pub struct UpdateWorkspace {
     /// New values of the limits named; applied at once to a running workspace.
     pub limits: ResourceLimits,
     /// From now. 0 removes it.
+    #[schemars(range(max = 12 * MAX_TIMEOUT_MS))]
     pub ttl_ms: Option<u64>,
     /// 0 removes it.
+    #[schemars(range(max = 12 * MAX_TIMEOUT_MS))]
     pub idle_ms: Option<u64>,
     /// Replaces all labels.
+    #[schemars(schema_with = "schema::labels_or_null")]
     pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// Where a workspace came from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Lineage {
     /// The workspace it was forked from, directly or through the snapshot.
@@ -126,7 +136,7 @@ pub struct Lineage {
 }
 
 /// The walls of the present boot, as the kernel confirmed them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Walls {
     /// `namespace`.
@@ -152,7 +162,7 @@ pub struct Walls {
 }
 
 /// A workspace as callers see it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkspaceInfo {
     /// Id.
     pub id: WorkspaceId,
@@ -198,7 +208,7 @@ pub struct WorkspaceInfo {
 }
 
 /// What a workspace uses now. Absent fields could not be read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct WorkspaceStats {
     /// Memory charged now.
@@ -220,24 +230,28 @@ pub struct WorkspaceStats {
 }
 
 /// A request for forks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ForkWorkspace {
     /// How many children, 1 to 1000.
+    #[schemars(range(min = 1, max = MAX_FORK_COUNT))]
     pub count: u32,
     /// Name of the only child, or the stem `NAME-1`, `NAME-2`, … of several.
     pub name: Option<WorkspaceName>,
     /// Limits to narrow; wider than the source's is refused.
     pub limits: ResourceLimits,
     /// Added to the children's environment. The source's environment is not copied.
+    #[schemars(schema_with = "schema::env")]
     pub env: BTreeMap<String, String>,
     /// Started in each child; `{}` in its words is the child's number from 1.
     pub command: Option<ExecSpec>,
     /// TTL of the children.
+    #[schemars(range(min = 1, max = 12 * MAX_TIMEOUT_MS))]
     pub ttl_ms: Option<u64>,
     /// Do not start them.
     pub stopped: bool,
     /// Labels of the children.
+    #[schemars(schema_with = "schema::labels")]
     pub labels: BTreeMap<String, String>,
 }
 
@@ -257,7 +271,7 @@ impl Default for ForkWorkspace {
 }
 
 /// One child of a fork request.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ForkOutcome {
     /// It lives.

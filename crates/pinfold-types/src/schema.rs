@@ -1,0 +1,148 @@
+//! JSON Schemas (2020-12) of what its Rust type says too little about: names, paths, environments,
+//! labels. Everything else derives [`schemars::JsonSchema`].
+//!
+//! A pattern is the same rule as the check beside the type, in the words of ECMA-262; the tests
+//! below hold both to the same samples. A `maxLength` counts characters where the check counts
+//! bytes, so a text that is not ASCII may be refused although it fits the schema.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use crate::{
+    exec::{BLOCKED_ENV, BLOCKED_ENV_PREFIXES},
+    id::PREFIXES,
+    limits::{MAX_ENV_VARS, MAX_LABELS},
+    name::{MAX_IMAGE_NAME_BYTES, MAX_NAME_BYTES},
+};
+
+/// Text without a NUL byte.
+pub const NO_NUL: &str = r"^[^\u0000]*$";
+/// An absolute path without a NUL byte.
+pub const ABSOLUTE_PATH: &str = r"^/[^\u0000]*$";
+/// An absolute path that is not the root.
+pub const PATH_BELOW_ROOT: &str = r"^/[^\u0000]*[^\u0000/.][^\u0000]*$";
+/// A name in a directory.
+pub const FILE_NAME: &str = r"^[^\u0000/]*$";
+/// A user or its number, with or without a group.
+pub const USER: &str = r"^[^\u0000-\u001f\u007f/]+$";
+/// A host name of one label.
+pub const HOST_NAME: &str = "^[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?$";
+/// A Debian package or release.
+pub const DEBIAN_NAME: &str = r"^[a-z0-9][a-z0-9+.-]*$";
+/// The URL of a Debian archive.
+pub const MIRROR: &str = r"^https?://[^\u0000-\u0020\u007f]*$";
+/// The `cursor` of a list: the id of the last entry of the page before.
+pub const CURSOR: &str = "^[a-z]+_[0-7][0-9a-hjkmnp-tv-z]{25}$";
+
+const ENV_NAME: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
+const IMAGE_PART: &str = r"[a-z0-9]+(?:(?:\.|\.?[_-]+(?:\.[_-]+)*\.?)[a-z0-9]+)*";
+
+/// One text that is not among the others of `words`, as a pattern of its beginning.
+fn one_of(words: &[&str]) -> String {
+    format!("^(?:{})", words.join("|"))
+}
+
+/// A name by the rule of workspaces and snapshots.
+pub(crate) fn name(what: &str) -> Schema {
+    json_schema!({
+        "type": "string",
+        "description": what,
+        "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        "minLength": 1,
+        "maxLength": MAX_NAME_BYTES,
+        "not": { "pattern": one_of(PREFIXES) },
+    })
+}
+
+fn image_pattern() -> String {
+    let tag = "[A-Za-z0-9_][A-Za-z0-9._-]{0,127}";
+    format!("{IMAGE_PART}(?:(?::[0-9]{{1,5}})?(?:/{IMAGE_PART})+)?(?::{tag})?")
+}
+
+/// The name of an image.
+pub(crate) fn image(what: &str) -> Schema {
+    json_schema!({
+        "type": "string",
+        "description": what,
+        "pattern": format!("^{}$", image_pattern()),
+        "minLength": 1,
+        "maxLength": MAX_IMAGE_NAME_BYTES,
+        "not": { "pattern": one_of(PREFIXES) },
+    })
+}
+
+/// The name of an image, and perhaps its digest.
+pub(crate) fn image_reference(what: &str) -> Schema {
+    let mut schema = image(what);
+    let pattern = format!("^{}(?:@sha256:[0-9a-f]{{64}})?$", image_pattern());
+    schema.insert("pattern".to_owned(), pattern.into());
+    schema.insert("maxLength".to_owned(), (MAX_IMAGE_NAME_BYTES + "@sha256:".len() + 64).into());
+    schema
+}
+
+/// Environment variables: no name on the block-list, no NUL.
+pub(crate) fn env(_: &mut SchemaGenerator) -> Schema {
+    let blocked =
+        format!("^(?:{}|(?:{}).*)$", BLOCKED_ENV.join("|"), BLOCKED_ENV_PREFIXES.join("|"));
+    json_schema!({
+        "type": "object",
+        "propertyNames": { "pattern": ENV_NAME, "not": { "pattern": blocked } },
+        "additionalProperties": { "type": "string", "pattern": NO_NUL },
+        "maxProperties": MAX_ENV_VARS,
+    })
+}
+
+/// Labels: short texts without control characters.
+pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
+    let text = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+    json_schema!({
+        "type": "object",
+        "propertyNames": { "pattern": text, "minLength": 1, "maxLength": 63 },
+        "additionalProperties": { "type": "string", "pattern": text, "maxLength": 255 },
+        "maxProperties": MAX_LABELS,
+    })
+}
+
+/// Labels, or nothing.
+pub(crate) fn labels_or_null(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = labels(generator);
+    schema.insert("type".to_owned(), serde_json::json!(["object", "null"]));
+    schema
+}
+
+/// Program and arguments: at least a program, no NUL.
+pub(crate) fn argv(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": { "type": "string", "pattern": NO_NUL },
+        "prefixItems": [{ "type": "string", "pattern": NO_NUL, "minLength": 1 }],
+        "minItems": 1,
+        "maxItems": crate::limits::MAX_ARGS,
+    })
+}
+
+/// An id or a name of a snapshot, as a path or a body names it.
+pub(crate) fn snapshot_reference(generator: &mut SchemaGenerator) -> Schema {
+    either::<crate::SnapshotId, crate::SnapshotName>(generator)
+}
+
+/// An id or a name.
+pub fn either<I: JsonSchema, N: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    let (id, name) = (generator.subschema_for::<I>(), generator.subschema_for::<N>());
+    json_schema!({ "anyOf": [id, name] })
+}
+
+/// The schema of one kind of id.
+pub(crate) fn id(prefix: &str, what: &str) -> Schema {
+    json_schema!({
+        "type": "string",
+        "description": what,
+        "pattern": format!("^{prefix}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$"),
+    })
+}
+
+/// What a type is called in the schema: its own name.
+pub(crate) const fn called(name: &'static str) -> Cow<'static, str> {
+    Cow::Borrowed(name)
+}
