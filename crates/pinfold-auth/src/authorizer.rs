@@ -1,19 +1,40 @@
-//! The one place where a caller becomes a principal and a wish becomes a grant.
+//! The one place where a wish becomes a grant.
 
-use pinfold_types::{Error, ErrorCode, Result};
+use pinfold_types::{Error, ErrorCode, PrincipalId, Result, SessionId, WorkspaceId, access::Reach};
 
-use crate::{Grant, ObjectRef, Operation, PeerCredentials, Principal, PrincipalKind};
+use crate::{Caller, Grant, ObjectKind, ObjectRef, Operation, OperationInfo, PrincipalKind};
 
-/// Decides. Everything that no rule allows is refused, always with the same words, so that a
-/// refusal tells nothing about what exists.
+/// What a program inside a workspace may do to that workspace, with its token (AUTH-08). Anything
+/// that is not here is refused, also what is added to the table later.
+pub const SELF_OPERATIONS: &[&str] = &[
+    "workspace.read",
+    "workspace.stats",
+    "workspace.logs",
+    "workspace.fork",
+    "workspace.snapshots",
+    "snapshot.create",
+    "session.whoami",
+];
+
+/// What is known about an object, looked up by the control plane.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Its id, where the reference meant something that exists.
+    pub id: Option<String>,
+    /// Its principal, that one's maker, and so on to the owner of the server. Empty: nobody's,
+    /// such as an image, which all share.
+    pub principals: Vec<PrincipalId>,
+    /// The workspace that it is, or is a snapshot of.
+    pub workspace: Option<WorkspaceId>,
+    /// The live session that it belongs to, which is not the caller's.
+    pub held_by: Option<SessionId>,
+}
+
+/// Decides. Everything that no rule allows is refused.
 #[derive(Clone, Debug)]
 pub struct Authorizer {
     owner_uid: u32,
 }
-
-/// Root can read the owner's files and memory whatever we answer, so it is let in, under its own
-/// principal: what it does is then at least written down.
-const ROOT: u32 = 0;
 
 impl Authorizer {
     /// The authorizer of a server that runs as `owner_uid`.
@@ -21,37 +42,98 @@ impl Authorizer {
         Self { owner_uid }
     }
 
-    /// Recognises the process at the other end of the unix socket: the owner's, or root's.
-    pub fn peer(&self, peer: PeerCredentials) -> Result<Principal> {
-        if peer.uid == self.owner_uid || peer.uid == ROOT {
-            Ok(Principal::owner(peer.uid))
-        } else {
-            Err(refused(&format!("uid {} is neither {} nor root", peer.uid, self.owner_uid)))
-        }
-    }
-
-    /// Allows `principal` to do `O` on `object`, or refuses.
+    /// Allows the caller to do `O` on `object`, or refuses: 403 for a right that the credential
+    /// lacks, 404 for an object that it does not see, in the words for one that does not exist;
+    /// 409 for one that another session is at work on.
     pub fn authorize<O: Operation>(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         object: ObjectRef,
+        facts: Facts,
     ) -> Result<Grant<O>> {
         let info = &O::INFO;
         if object.kind() != info.object {
             return Err(refused(&format!("{} is not for a {}", info.name, object.kind().as_str())));
         }
-        let rule = match principal.kind() {
-            PrincipalKind::Owner { uid } if uid == self.owner_uid => "owner",
-            PrincipalKind::Owner { uid: ROOT } => "root",
+        let rule = self.decide(caller, info, &object, &facts)?;
+        if let Some(session) =
+            facts.held_by.filter(|_| info.mutates() && info.object == ObjectKind::Workspace)
+        {
+            return Err(Error::new(
+                ErrorCode::Conflict,
+                format!("{object} belongs to session {session}, which is at work"),
+            )
+            .hint(format!("take it over first: pinfold session adopt {}", object.reference())));
+        }
+        // From here on the object is its id: a name may mean another one by the time it is used.
+        let object = match facts.id {
+            Some(id) => ObjectRef::of(object.kind(), id),
+            None => object,
+        };
+        Ok(Grant::new(caller.clone(), object, rule))
+    }
+
+    fn decide(
+        &self,
+        caller: &Caller,
+        info: &OperationInfo,
+        object: &ObjectRef,
+        facts: &Facts,
+    ) -> Result<&'static str> {
+        let principal = caller.principal();
+        let authority = principal.authority();
+        match principal.kind() {
+            PrincipalKind::Owner { uid } if uid == self.owner_uid => return Ok("owner"),
+            PrincipalKind::Owner { uid: 0 } => return Ok("root"),
             PrincipalKind::Owner { .. } => {
                 return Err(refused(&format!("no rule lets {} do {}", principal.id(), info.name)));
             }
-        };
-        Ok(Grant::new(principal.clone(), object, rule))
+            PrincipalKind::Token | PrincipalKind::Workspace(_) => {}
+        }
+        let listed = authority.operations.is_none_or(|names| names.contains(&info.name));
+        if !listed || !authority.scopes.allows(info.scope) {
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                format!("this credential may not {}: it lacks the scope {}", info.name, info.scope),
+            )
+            .hint("ask whoever made the token for one with that scope"));
+        }
+        if info.object == ObjectKind::Server {
+            return Ok("scope");
+        }
+        if facts.principals.is_empty() && facts.workspace.is_none() {
+            // Shared by all, such as an image; or there is no such thing, which the service says.
+            return Ok("shared");
+        }
+        let bound = authority.workspaces.as_ref().is_none_or(|bound| {
+            facts.workspace.is_some_and(|workspace| bound.contains(&workspace))
+        });
+        let seen = authority.reach == Reach::All || facts.principals.contains(&principal.id());
+        match principal.kind() {
+            _ if !bound => Err(unseen(object)),
+            PrincipalKind::Workspace(own) if facts.workspace == Some(own) => Ok("itself"),
+            _ if seen && authority.reach == Reach::All => Ok("reach"),
+            _ if seen => Ok("own"),
+            _ => Err(unseen(object)),
+        }
     }
 }
 
-fn refused(why: &str) -> Error {
+/// The words for an object that does not exist, and for one that the caller does not see.
+pub fn unseen(object: &ObjectRef) -> Error {
+    let list = match object.kind() {
+        ObjectKind::Server => "pinfold ls",
+        ObjectKind::Workspace => "pinfold ls",
+        ObjectKind::Snapshot => "pinfold snapshot ls",
+        ObjectKind::Image => "pinfold image ls",
+        ObjectKind::Token => "pinfold token ls",
+        ObjectKind::Session => "pinfold session ls",
+    };
+    Error::not_found(object.kind().as_str(), pinfold_types::name::excerpt(object.reference()))
+        .hint(format!("{list} lists what exists"))
+}
+
+pub(crate) fn refused(why: &str) -> Error {
     Error::new(ErrorCode::Forbidden, "this is not allowed to you")
         .hint("ask the user who runs this server; a server of your own: pinfold up")
         .context(why)
@@ -59,50 +141,164 @@ fn refused(why: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::ops;
+    use jiff::Timestamp;
 
-    #[test]
-    fn the_owner_and_root_are_in_and_everybody_else_is_out() {
-        let authorizer = Authorizer::new(1000);
-        for uid in [1000, 0] {
-            let principal = authorizer.peer(PeerCredentials { uid }).expect("in");
-            assert_eq!(principal.kind(), PrincipalKind::Owner { uid });
-        }
-        for uid in [1, 999, 1001, 65_534, u32::MAX] {
-            let refused = authorizer.peer(PeerCredentials { uid }).expect_err("out");
-            assert_eq!(refused.code, ErrorCode::Forbidden);
+    use super::*;
+    use crate::{
+        Authenticator, Authority, CredentialClass, PeerCredentials, Principal, ScopeSet, Surface,
+        Token, TokenKey, TokenRecord, ops,
+    };
+
+    fn owner(uid: u32) -> Caller {
+        let authenticator = Authenticator::new(uid, TokenKey::new([0; 32]));
+        Caller::new(authenticator.peer(PeerCredentials { uid }).expect("in"), Surface::Unix)
+    }
+
+    fn holder(authority: Authority, workspace: Option<WorkspaceId>) -> Principal {
+        let authenticator = Authenticator::new(1000, TokenKey::new([0; 32]));
+        let token = Token::generate(CredentialClass::Api).expect("random");
+        let record = TokenRecord {
+            id: token.id(),
+            class: token.class(),
+            hash: authenticator.hash(&token),
+            principal: PrincipalId::generate(),
+            name: "t".into(),
+            authority,
+            workspace,
+            session: None,
+            expires_at: None,
+            revoked_at: None,
+        };
+        authenticator
+            .bearer(&token.reveal(), Surface::Http, Timestamp::UNIX_EPOCH, |_| Some(&record))
+            .expect("stands")
+    }
+
+    fn facts(principals: Vec<PrincipalId>) -> Facts {
+        let workspace = WorkspaceId::generate();
+        Facts {
+            id: Some(workspace.to_string()),
+            principals,
+            workspace: Some(workspace),
+            held_by: None,
         }
     }
 
+    fn stop(caller: &Principal, facts: Facts) -> Result<Grant<ops::WorkspaceStop>> {
+        let caller = Caller::new(caller.clone(), Surface::Http);
+        Authorizer::new(1000).authorize(&caller, ObjectRef::workspace("a"), facts)
+    }
+
     #[test]
-    fn every_refusal_reads_the_same() {
-        let authorizer = Authorizer::new(1000);
-        let stranger = authorizer.peer(PeerCredentials { uid: 5 }).expect_err("out");
-        let owner = authorizer.peer(PeerCredentials { uid: 1000 }).expect("in");
-        let wrong_kind = authorizer
-            .authorize::<ops::WorkspaceStop>(&owner, ObjectRef::image("debian"))
-            .expect_err("not an image's operation");
-        let of_another_server = Authorizer::new(1001)
-            .authorize::<ops::WorkspaceStop>(&owner, ObjectRef::workspace("a"))
-            .expect_err("not that server's owner");
-        for refused in [&wrong_kind, &of_another_server] {
-            assert_eq!(
-                (refused.code, &refused.message, &refused.hint),
-                (stranger.code, &stranger.message, &stranger.hint)
-            );
+    fn the_owner_and_root_are_in_and_everybody_else_is_out() {
+        let authenticator = Authenticator::new(1000, TokenKey::new([0; 32]));
+        for uid in [1000, 0] {
+            let principal = authenticator.peer(PeerCredentials { uid }).expect("in");
+            assert_eq!(principal.kind(), PrincipalKind::Owner { uid });
         }
+        for uid in [1, 999, 1001, 65_534, u32::MAX] {
+            let refused = authenticator.peer(PeerCredentials { uid }).expect_err("out");
+            assert_eq!(refused.code, ErrorCode::Forbidden);
+        }
+        let wish = || ObjectRef::workspace("a");
+        let granted = Authorizer::new(1001).authorize::<ops::WorkspaceStop>(
+            &owner(1000),
+            wish(),
+            Facts::default(),
+        );
+        assert_eq!(granted.expect_err("another server's owner").code, ErrorCode::Forbidden);
+        let granted = Authorizer::new(1000).authorize::<ops::ImageRemove>(
+            &owner(1000),
+            wish(),
+            Facts::default(),
+        );
+        assert_eq!(granted.expect_err("not an image").code, ErrorCode::Forbidden);
     }
 
     #[test]
     fn a_grant_names_who_and_what() {
-        let authorizer = Authorizer::new(7);
-        let owner = authorizer.peer(PeerCredentials { uid: 7 }).expect("in");
-        let grant = authorizer
-            .authorize::<ops::WorkspaceStop>(&owner, ObjectRef::workspace("fix-42"))
+        let facts = facts(vec![]);
+        let id = facts.id.clone().expect("an id");
+        let wish = ObjectRef::workspace("fix-42");
+        let grant = Authorizer::new(7)
+            .authorize::<ops::WorkspaceStop>(&owner(7), wish, facts)
             .expect("the owner may");
-        assert_eq!(grant.object().reference(), "fix-42");
-        assert_eq!((grant.principal(), grant.rule()), (&owner, "owner"));
-        assert!(format!("{grant:?}").contains("workspace.stop on workspace fix-42"));
+        assert_eq!(grant.object().reference(), id, "the object, whatever is called so later");
+        assert_eq!(grant.rule(), "owner");
+        assert!(format!("{grant:?}").contains("workspace.stop on workspace ws_"));
+    }
+
+    #[test]
+    fn what_is_not_seen_reads_like_what_is_not_there() {
+        let own = Authority { reach: Reach::Own, ..Authority::all() };
+        let me = holder(own.clone(), None);
+        let foreign = stop(&me, facts(vec![PrincipalId::generate()])).expect_err("not mine");
+        let nothing = unseen(&ObjectRef::workspace("a"));
+        assert_eq!(
+            (foreign.code, foreign.message, foreign.hint),
+            (ErrorCode::NotFound, nothing.message, nothing.hint)
+        );
+        assert_eq!(stop(&me, facts(vec![me.id()])).expect("mine").rule(), "own");
+        let below = facts(vec![PrincipalId::generate(), me.id(), PrincipalId::generate()]);
+        assert_eq!(stop(&me, below).expect("of one that it made").rule(), "own");
+        let all = holder(Authority::all(), None);
+        assert_eq!(stop(&all, facts(vec![PrincipalId::generate()])).expect("all").rule(), "reach");
+        let bound = Authority { workspaces: Some([WorkspaceId::generate()].into()), ..own };
+        let bound = holder(bound, None);
+        let mine = stop(&bound, facts(vec![bound.id()])).expect_err("bound to another");
+        assert_eq!(mine.code, ErrorCode::NotFound);
+    }
+
+    #[test]
+    fn a_missing_scope_is_named() {
+        let read = ScopeSet::parse(["workspace:read"]).expect("a scope");
+        let me = holder(Authority { scopes: read, ..Authority::all() }, None);
+        let refused = stop(&me, facts(vec![me.id()])).expect_err("may not");
+        assert_eq!(refused.code, ErrorCode::Forbidden);
+        assert!(refused.message.contains("workspace:control"), "{refused}");
+    }
+
+    #[test]
+    fn a_live_session_loses_nothing_to_a_change_from_another() {
+        let me = holder(Authority::all(), None);
+        let held = Facts { held_by: Some(SessionId::generate()), ..facts(vec![me.id()]) };
+        assert_eq!(stop(&me, held.clone()).expect_err("held").code, ErrorCode::Conflict);
+        let caller = Caller::new(me, Surface::Http);
+        let read = Authorizer::new(1).authorize::<ops::WorkspaceRead>(
+            &caller,
+            ObjectRef::workspace("a"),
+            held,
+        );
+        assert!(read.is_ok(), "looking takes nothing");
+    }
+
+    #[test]
+    fn a_workspaces_token_does_a_few_things_to_itself() {
+        let facts = facts(vec![PrincipalId::generate()]);
+        let own = facts.workspace.expect("a workspace");
+        let authority = Authority {
+            reach: Reach::Own,
+            workspaces: Some([own].into()),
+            operations: Some(SELF_OPERATIONS),
+            ..Authority::all()
+        };
+        let me = holder(authority, Some(own));
+        let caller = Caller::new(me, Surface::Http);
+        let authorizer = Authorizer::new(1000);
+        let wish = || ObjectRef::workspace("a");
+        let fork = authorizer.authorize::<ops::WorkspaceFork>(&caller, wish(), facts.clone());
+        assert_eq!(fork.expect("itself").rule(), "itself");
+        let other = self::facts(vec![PrincipalId::generate()]);
+        let fork = authorizer.authorize::<ops::WorkspaceFork>(&caller, wish(), other);
+        assert_eq!(fork.expect_err("another").code, ErrorCode::NotFound);
+        let stop = authorizer.authorize::<ops::WorkspaceStop>(&caller, wish(), facts);
+        assert_eq!(stop.expect_err("not on the list").code, ErrorCode::Forbidden);
+    }
+
+    #[test]
+    fn the_list_for_a_workspaces_own_token_names_operations() {
+        for name in SELF_OPERATIONS {
+            assert!(crate::OPERATIONS.iter().any(|op| op.name == *name), "{name}");
+        }
     }
 }

@@ -2,29 +2,34 @@
 
 use std::{fmt, marker::PhantomData};
 
-use crate::{ObjectRef, Operation, Principal};
+use crate::{Caller, ObjectRef, Operation, Principal};
 
-/// This principal may do operation `O` on this object, once.
+/// This caller may do operation `O` on this object, once.
 ///
 /// Only [`crate::Authorizer::authorize`] makes one. It cannot be cloned, defaulted, parsed or
 /// converted into a grant of another operation; a service function consumes it, and acts on the
 /// object that it names.
 #[must_use = "a grant is for a call"]
 pub struct Grant<O: Operation> {
-    principal: Principal,
+    caller: Caller,
     object: ObjectRef,
     rule: &'static str,
     operation: PhantomData<fn() -> O>,
 }
 
 impl<O: Operation> Grant<O> {
-    pub(crate) const fn new(principal: Principal, object: ObjectRef, rule: &'static str) -> Self {
-        Self { principal, object, rule, operation: PhantomData }
+    pub(crate) const fn new(caller: Caller, object: ObjectRef, rule: &'static str) -> Self {
+        Self { caller, object, rule, operation: PhantomData }
+    }
+
+    /// Who may, and in which call.
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     /// Who may.
     pub const fn principal(&self) -> &Principal {
-        &self.principal
+        self.caller.principal()
     }
 
     /// On what.
@@ -40,6 +45,6 @@ impl<O: Operation> Grant<O> {
 
 impl<O: Operation> fmt::Debug for Grant<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Grant({} on {} by {})", O::INFO.name, self.object, self.principal.id())
+        write!(f, "Grant({} on {} by {})", O::INFO.name, self.object, self.principal().id())
     }
 }

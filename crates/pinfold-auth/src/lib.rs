@@ -5,13 +5,17 @@
 //! operation, and only [`Authorizer::authorize`] makes one.
 //!
 //! ```
-//! use pinfold_auth::{Authorizer, ObjectRef, PeerCredentials, ops};
+//! use pinfold_auth::{Authenticator, Authorizer, Caller, Facts, ObjectRef, PeerCredentials, Surface};
+//! use pinfold_auth::{TokenKey, ops};
 //!
+//! let authenticator = Authenticator::new(1000, TokenKey::new([0; 32]));
+//! let owner = authenticator.peer(PeerCredentials { uid: 1000 })?;
+//! let caller = Caller::new(owner, Surface::Unix);
+//! let wish = ObjectRef::workspace("fix-42");
 //! let authorizer = Authorizer::new(1000);
-//! let owner = authorizer.peer(PeerCredentials { uid: 1000 })?;
-//! let grant = authorizer.authorize::<ops::WorkspaceStop>(&owner, ObjectRef::workspace("fix-42"))?;
+//! let grant = authorizer.authorize::<ops::WorkspaceStop>(&caller, wish, Facts::default())?;
 //! assert_eq!(grant.object().reference(), "fix-42");
-//! assert!(authorizer.peer(PeerCredentials { uid: 1001 }).is_err());
+//! assert!(authenticator.peer(PeerCredentials { uid: 1001 }).is_err());
 //! # Ok::<(), pinfold_types::Error>(())
 //! ```
 //!
@@ -22,16 +26,24 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod authenticator;
 mod authorizer;
+mod caller;
 mod grant;
 mod object;
 pub mod operation;
 pub mod ops;
 mod principal;
+mod scope;
+mod token;
 
-pub use authorizer::Authorizer;
+pub use authenticator::{Authenticator, Surface, TokenRecord, unauthenticated};
+pub use authorizer::{Authorizer, Facts, SELF_OPERATIONS, unseen};
+pub use caller::Caller;
 pub use grant::Grant;
 pub use object::{ObjectKind, ObjectRef};
 pub use operation::{Operation, OperationInfo};
 pub use ops::OPERATIONS;
-pub use principal::{PeerCredentials, Principal, PrincipalKind};
+pub use principal::{Authority, PeerCredentials, Principal, PrincipalKind};
+pub use scope::{SCOPES, ScopeSet};
+pub use token::{CredentialClass, MAX_TOKEN_TEXT, NotAToken, Token, TokenHash, TokenKey};

@@ -17,6 +17,10 @@ pub enum ObjectKind {
     Snapshot,
     /// One image.
     Image,
+    /// One token.
+    Token,
+    /// One session.
+    Session,
 }
 
 impl ObjectKind {
@@ -27,6 +31,8 @@ impl ObjectKind {
             Self::Workspace => "workspace",
             Self::Snapshot => "snapshot",
             Self::Image => "image",
+            Self::Token => "token",
+            Self::Session => "session",
         }
     }
 }

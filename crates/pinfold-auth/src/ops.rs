@@ -26,6 +26,39 @@ operations! {
     RecoveryList "server.recovery" on Server, scope "server:read", rate Default,
         Get "/recovery", Body::None => Json, Safe, audit "list";
 
+    /// Says whom the caller is taken for, what that one may, and what it holds of its quota.
+    WhoAmI "session.whoami" on Server, scope "session:whoami", rate Default,
+        Get "/whoami", Body::None => Json, Safe, audit "read";
+    /// Makes a token, for its maker or for a new principal below it, no wider than the maker's.
+    TokenCreate "token.create" on Server, scope "token:create", rate Create,
+        Post "/tokens", SMALL => Json, Acts, audit "mint";
+    /// Lists tokens: those of the caller, and of principals below it.
+    TokenList "token.list" on Server, scope "token:read", rate Default,
+        Get "/tokens", Body::None => Json, Safe, audit "list";
+    /// Shows a token, without its secret.
+    TokenRead "token.read" on Token, scope "token:read", rate Default,
+        Get "/tokens/{ref}", Body::None => Json, Safe, audit "read";
+    /// Revokes a token and every token made with it, and ends their streams.
+    TokenRevoke "token.revoke" on Token, scope "token:revoke", rate Default,
+        Delete "/tokens/{ref}", Body::None => Json, Idempotent, audit "revoke";
+    /// Begins a session of the caller. The server makes its id.
+    SessionCreate "session.create" on Server, scope "session:create", rate Create,
+        Post "/sessions", SMALL => Json, Acts, audit "begin";
+    /// Lists sessions: those of the caller, and of principals below it.
+    SessionList "session.list" on Server, scope "session:read", rate Default,
+        Get "/sessions", Body::None => Json, Safe, audit "list";
+    /// Ends a session. What it owned is an orphan from then on.
+    SessionEnd "session.end" on Session, scope "session:end", rate Default,
+        Delete "/sessions/{ref}", Body::None => Json, Idempotent, audit "end";
+    /// Makes the caller's session the owner of a workspace, or of every orphan that it sees. A
+    /// live session never loses one.
+    SessionAdopt "session.adopt" on Server, scope "session:adopt", rate Default,
+        Post "/sessions/adopt", SMALL => Json, Acts, audit "adopt";
+    /// Makes the caller's session the owner of everything that another session of the same
+    /// principal owns, or one of another principal that is stale.
+    SessionTakeover "session.takeover" on Session, scope "session:takeover", rate Default,
+        Post "/sessions/{ref}/takeover", Body::None => Json, Acts, audit "takeover";
+
     /// Makes a workspace and starts it.
     WorkspaceCreate "workspace.create" on Server, scope "workspace:create", rate Create,
         Post "/workspaces", LARGE => Json, Acts, audit "create";
@@ -219,6 +252,8 @@ mod tests {
                 ObjectKind::Workspace => "/api/v1/workspaces/{ref}",
                 ObjectKind::Snapshot => "/api/v1/snapshots/{ref}",
                 ObjectKind::Image => "/api/v1/images/{ref}",
+                ObjectKind::Token => "/api/v1/tokens/{ref}",
+                ObjectKind::Session => "/api/v1/sessions/{ref}",
             };
             assert!(op.path.starts_with(collection), "{}", op.name);
             assert_eq!(op.path.matches("{ref}").count(), 1, "{}", op.name);

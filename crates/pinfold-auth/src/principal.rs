@@ -1,6 +1,11 @@
 //! Callers. A [`Principal`] is made by an authenticator of this room, never from a request.
 
-use pinfold_types::PrincipalId;
+use std::{collections::BTreeSet, sync::Arc};
+
+use jiff::Timestamp;
+use pinfold_types::{PrincipalId, SessionId, TokenId, WorkspaceId, access::Reach, id};
+
+use crate::{CredentialClass, ScopeSet};
 
 /// Who is at the other end of a unix socket, as the kernel says (`SO_PEERCRED`, unix(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,42 +23,183 @@ pub enum PrincipalKind {
         /// The caller's own uid: the owner's, or 0.
         uid: u32,
     },
+    /// Somebody who presented a token.
+    Token,
+    /// A program inside this workspace, with that workspace's token.
+    Workspace(WorkspaceId),
+}
+
+impl PrincipalKind {
+    /// The kind in a word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner { .. } => "owner",
+            Self::Token => "token",
+            Self::Workspace(_) => "workspace",
+        }
+    }
+}
+
+/// What a credential may, whoever holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// Rights.
+    pub scopes: ScopeSet,
+    /// Which objects.
+    pub reach: Reach,
+    /// Only these workspaces and their snapshots.
+    pub workspaces: Option<BTreeSet<WorkspaceId>>,
+    /// Only these operations, by name.
+    pub operations: Option<&'static [&'static str]>,
+}
+
+impl Authority {
+    /// Everything on everything.
+    pub fn all() -> Self {
+        Self { scopes: ScopeSet::all(), reach: Reach::All, workspaces: None, operations: None }
+    }
+
+    /// Whether `other` may nothing that this one may not (PF-01).
+    pub fn covers(&self, other: &Self) -> bool {
+        let bound = match (&self.workspaces, &other.workspaces) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(mine), Some(theirs)) => theirs.is_subset(mine),
+        };
+        let listed = match (self.operations, other.operations) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(mine), Some(theirs)) => theirs.iter().all(|name| mine.contains(name)),
+        };
+        let reach = self.reach == Reach::All || other.reach == Reach::Own;
+        self.scopes.covers(&other.scopes) && reach && bound && listed
+    }
 }
 
 /// A caller that has been recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Inner {
     id: PrincipalId,
+    name: String,
     kind: PrincipalKind,
+    class: CredentialClass,
+    token: Option<TokenId>,
+    fingerprint: Option<String>,
+    expires_at: Option<Timestamp>,
+    session: Option<SessionId>,
+    authority: Authority,
+}
+
+/// Everything about a principal that a record says.
+#[derive(Debug)]
+pub(crate) struct Recognised {
+    pub(crate) id: PrincipalId,
+    pub(crate) name: String,
+    pub(crate) kind: PrincipalKind,
+    pub(crate) class: CredentialClass,
+    pub(crate) token: TokenId,
+    pub(crate) fingerprint: String,
+    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) authority: Authority,
 }
 
 impl Principal {
     pub(crate) fn owner(uid: u32) -> Self {
-        Self { id: owner_id(uid), kind: PrincipalKind::Owner { uid } }
+        let inner = Inner {
+            id: owner_id(uid),
+            name: if uid == 0 { "root".into() } else { format!("uid {uid}") },
+            kind: PrincipalKind::Owner { uid },
+            class: CredentialClass::Peer,
+            token: None,
+            fingerprint: None,
+            expires_at: None,
+            session: None,
+            authority: Authority::all(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
-    /// Stable id, for events and logs.
-    pub const fn id(&self) -> PrincipalId {
-        self.id
+    pub(crate) fn recognised(from: Recognised) -> Self {
+        let Recognised {
+            id,
+            name,
+            kind,
+            class,
+            token,
+            fingerprint,
+            expires_at,
+            session,
+            authority,
+        } = from;
+        let inner = Inner {
+            id,
+            name,
+            kind,
+            class,
+            token: Some(token),
+            fingerprint: Some(fingerprint),
+            expires_at,
+            session,
+            authority,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Stable id, for ownership, events and logs.
+    pub fn id(&self) -> PrincipalId {
+        self.inner.id
+    }
+
+    /// What people call it.
+    pub fn name(&self) -> &str {
+        &self.inner.name
     }
 
     /// What kind of caller.
-    pub const fn kind(&self) -> PrincipalKind {
-        self.kind
+    pub fn kind(&self) -> PrincipalKind {
+        self.inner.kind
+    }
+
+    /// What was presented.
+    pub fn class(&self) -> CredentialClass {
+        self.inner.class
+    }
+
+    /// Which token was presented.
+    pub fn token(&self) -> Option<TokenId> {
+        self.inner.token
+    }
+
+    /// Names that token in logs.
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.inner.fingerprint.as_deref()
+    }
+
+    /// When the credential ends.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.inner.expires_at
+    }
+
+    /// The only session that the credential may be used in.
+    pub fn session(&self) -> Option<SessionId> {
+        self.inner.session
+    }
+
+    /// What the credential may.
+    pub fn authority(&self) -> &Authority {
+        &self.inner.authority
     }
 }
 
 /// The same id for the same uid, at every start: the uid in the digits of ids.
-fn owner_id(uid: u32) -> PrincipalId {
-    const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    let digits: String = (0..26_u32)
-        .rev()
-        .map(|place| {
-            let digit = if place < 7 { (uid >> (place * 5)) & 31 } else { 0 };
-            char::from(DIGITS[usize::try_from(digit).expect("five bits fit")])
-        })
-        .collect();
-    format!("usr_{digits}").parse().expect("26 known digits are an id")
+pub(crate) fn owner_id(uid: u32) -> PrincipalId {
+    format!("usr_{}", id::encode(u128::from(uid))).parse().expect("26 known digits are an id")
 }
 
 #[cfg(test)]
@@ -65,5 +211,21 @@ mod tests {
         assert_eq!(owner_id(0).to_string(), format!("usr_{}", "0".repeat(26)));
         assert_eq!(owner_id(1000).to_string(), format!("usr_{}z8", "0".repeat(24)));
         assert_eq!(owner_id(u32::MAX).to_string(), format!("usr_{}3zzzzzz", "0".repeat(19)));
+    }
+
+    #[test]
+    fn no_authority_covers_a_wider_one() {
+        let all = Authority::all();
+        let bound = Authority { workspaces: Some([WorkspaceId::generate()].into()), ..all.clone() };
+        let own = Authority { reach: Reach::Own, ..all.clone() };
+        let few = Authority { operations: Some(&["workspace.read"]), ..all.clone() };
+        let read =
+            Authority { scopes: ScopeSet::parse(["workspace:read"]).expect("one"), ..all.clone() };
+        for narrow in [&bound, &own, &few, &read] {
+            assert!(all.covers(narrow) && narrow.covers(narrow));
+            assert!(!narrow.covers(&all), "{narrow:?}");
+        }
+        let other = Authority { workspaces: Some([WorkspaceId::generate()].into()), ..all.clone() };
+        assert!(!bound.covers(&other));
     }
 }

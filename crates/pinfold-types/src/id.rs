@@ -11,7 +11,8 @@ use crate::{Error, ErrorCode};
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const TEXT_LEN: usize = 26;
 
-fn encode(value: u128) -> String {
+/// 26 Crockford base32 digits, in lower case, the highest first.
+pub fn encode(value: u128) -> String {
     (0..TEXT_LEN)
         .rev()
         .map(|place| {
@@ -21,7 +22,8 @@ fn encode(value: u128) -> String {
         .collect()
 }
 
-fn decode(text: &str) -> Option<u128> {
+/// The number of 26 digits; `None` for anything else.
+pub fn decode(text: &str) -> Option<u128> {
     if text.len() != TEXT_LEN {
         return None;
     }
@@ -109,6 +111,10 @@ ids! {
     ExecId = "exec";
     /// A caller.
     PrincipalId = "usr";
+    /// A credential of a caller.
+    TokenId = "tok";
+    /// A lease of a caller's activity.
+    SessionId = "sess";
     /// One request, as found in logs and problem documents.
     RequestId = "req";
 }

@@ -11,6 +11,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod api;
 pub mod config;
 pub mod error;
@@ -30,7 +31,9 @@ pub mod subids;
 pub mod workspace;
 
 pub use error::{Error, ErrorCode, Result};
-pub use id::{ExecId, ImageId, LayerId, PrincipalId, RequestId, SnapshotId, WorkspaceId};
+pub use id::{
+    ExecId, ImageId, LayerId, PrincipalId, RequestId, SessionId, SnapshotId, TokenId, WorkspaceId,
+};
 pub use name::{ImageName, ImageReference, SnapshotName, WorkspaceName};
 pub use rootfs::{Mode, RootMount};
 pub use secret::BootSecret;

@@ -1,0 +1,283 @@
+//! Who owns what, tokens, sessions and quotas, as callers ask for them and see them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, ErrorCode, PrincipalId, Result, SessionId, TokenId, WorkspaceId, limits::MAX_TIMEOUT_MS,
+    name::excerpt,
+};
+
+/// Most scopes of a token.
+pub const MAX_SCOPES: usize = 64;
+/// Most workspaces that a token can be bound to.
+pub const MAX_BOUND: usize = 64;
+/// Longest life of a token: ten years.
+pub const MAX_TOKEN_MS: u64 = 120 * MAX_TIMEOUT_MS;
+
+/// Who a workspace belongs to, recorded with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Holder {
+    /// The principal; absent: the user who runs the server.
+    pub principal: Option<PrincipalId>,
+    /// The session; absent: the principal's default session.
+    pub session: Option<SessionId>,
+    /// Ties a workspace that is being made to what was reserved for it.
+    #[serde(skip)]
+    pub ticket: u64,
+}
+
+/// Which objects a principal sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// Its own, and those of principals that it made.
+    #[default]
+    Own,
+    /// Everybody's.
+    All,
+}
+
+/// Most that a principal, with all principals that it made, may hold. Absent: no limit of its
+/// own. Every ancestor's quota holds too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quota {
+    /// Workspaces, whatever their state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workspaces: Option<u64>,
+    /// Processors in thousandths, over workspaces that are not stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u64>,
+    /// Memory limits of workspaces that are not stopped, together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Disk limits of all workspaces, together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    /// Process limits of workspaces that are not stopped, together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// Snapshots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<u64>,
+    /// Bytes that only snapshots hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_bytes: Option<u64>,
+    /// Streams open at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streams: Option<u64>,
+    /// Commands started over streams at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execs: Option<u64>,
+}
+
+impl Quota {
+    /// Every field with its name.
+    pub const fn fields(&self) -> [(&'static str, Option<u64>); 9] {
+        [
+            ("workspaces", self.workspaces),
+            ("cpu_millis", self.cpu_millis),
+            ("memory_bytes", self.memory_bytes),
+            ("disk_bytes", self.disk_bytes),
+            ("pids", self.pids),
+            ("snapshots", self.snapshots),
+            ("snapshot_bytes", self.snapshot_bytes),
+            ("streams", self.streams),
+            ("execs", self.execs),
+        ]
+    }
+
+    /// Whether this one limits nothing.
+    pub fn is_open(&self) -> bool {
+        self.fields().iter().all(|(_, most)| most.is_none())
+    }
+}
+
+/// A request for a new token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CreateToken {
+    /// What people call it: 1 to 63 letters, digits, `.`, `_`, `-`.
+    pub name: String,
+    /// `noun:right`, `noun:*` or `*`. Empty: everything that its maker may.
+    pub scopes: Vec<String>,
+    /// Ends this long after it was made. Absent: with its maker's credential, at most ten years.
+    pub expires_ms: Option<u64>,
+    /// Only these workspaces, by id or name. Empty: no such limit.
+    pub workspaces: Vec<String>,
+    /// Stands for its maker, with the maker's own workspaces and quota, instead of for a new
+    /// principal below it.
+    pub same_principal: bool,
+    /// Which objects it sees. Never more than its maker.
+    pub reach: Reach,
+    /// Quota of the new principal.
+    pub quota: Quota,
+}
+
+impl CreateToken {
+    /// Checks everything that needs no table.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |why: String| Err(Error::new(ErrorCode::InvalidArgument, why));
+        let fine = (1..=63).contains(&self.name.len())
+            && self.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if !fine {
+            return refuse(format!(
+                "{:?} is not a token's name: 1 to 63 letters, digits, `.`, `_` and `-`",
+                excerpt(&self.name)
+            ));
+        }
+        if self.scopes.len() > MAX_SCOPES {
+            return refuse(format!("more than {MAX_SCOPES} scopes"));
+        }
+        if self.workspaces.len() > MAX_BOUND {
+            return refuse(format!("bound to more than {MAX_BOUND} workspaces"));
+        }
+        if self.expires_ms.is_some_and(|ms| ms == 0 || ms > MAX_TOKEN_MS) {
+            return refuse(format!("expires_ms must be 1 to {MAX_TOKEN_MS} (ten years)"));
+        }
+        if self.same_principal && !self.quota.is_open() {
+            return refuse(
+                "a token for its maker has its maker's quota, and none of its own".into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A token, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenInfo {
+    /// Id.
+    pub id: TokenId,
+    /// Name.
+    pub name: String,
+    /// `api`, `workspace`, `mcp` …
+    pub class: String,
+    /// Whom it stands for.
+    pub principal: PrincipalId,
+    /// Who made it.
+    pub maker: PrincipalId,
+    /// What it may.
+    pub scopes: Vec<String>,
+    /// Only these workspaces; empty: no such limit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workspaces: Vec<WorkspaceId>,
+    /// Which objects it sees.
+    pub reach: Reach,
+    /// Quota of its principal.
+    #[serde(default, skip_serializing_if = "Quota::is_open")]
+    pub quota: Quota,
+    /// The first characters of its keyed hash, as the audit log names it.
+    pub fingerprint: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// When it was last presented.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<Timestamp>,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// A new token. The only time that its text is given.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct NewToken {
+    /// The text to present.
+    pub token: String,
+    /// Everything else.
+    pub info: TokenInfo,
+}
+
+impl std::fmt::Debug for NewToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewToken").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// Whom the caller is taken for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhoAmI {
+    /// Id.
+    pub principal: PrincipalId,
+    /// Name.
+    pub name: String,
+    /// `owner`, `token`, `workspace`.
+    pub kind: String,
+    /// What it may.
+    pub scopes: Vec<String>,
+    /// Which objects it sees.
+    pub reach: Reach,
+    /// Its token, where one was presented.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
+    /// Its session, where the call is in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+    /// Quota of its principal.
+    pub quota: Quota,
+    /// What is held against that quota now, by the same names.
+    pub usage: BTreeMap<String, u64>,
+}
+
+/// A session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// Id.
+    pub id: SessionId,
+    /// Whose.
+    pub principal: PrincipalId,
+    /// What a client calls itself, without control characters.
+    pub client: String,
+    /// `live`, `stale` or `ended`.
+    pub state: SessionState,
+    /// When it began.
+    pub created_at: Timestamp,
+    /// When it last had a call.
+    pub last_active_at: Timestamp,
+    /// Calls and streams now.
+    pub in_flight: u64,
+    /// Workspaces that it owns.
+    pub workspaces: Vec<WorkspaceId>,
+}
+
+/// Whether a session is at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// It has calls in flight, or had one a short while ago.
+    Live,
+    /// It was silent for longer than `sessions.stale_ms`.
+    Stale,
+    /// Its client said goodbye. What it owned is nobody's: an orphan.
+    Ended,
+}
+
+/// A request for a new session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CreateSession {
+    /// What the client calls itself, at most 100 bytes.
+    pub client: String,
+}
+
+/// What is to be owned by the caller's session from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdoptWorkspaces {
+    /// This workspace, by id or name; absent: every orphan that the caller sees.
+    pub workspace: Option<String>,
+}
+
+/// What changed hands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// Ids.
+    pub workspaces: Vec<WorkspaceId>,
+}
