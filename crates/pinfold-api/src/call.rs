@@ -11,15 +11,15 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http::{header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use pinfold_auth::{Grant, ObjectKind, ObjectRef, Operation, operation::Body};
-use pinfold_control::ByteStream;
+use pinfold_auth::{Caller, Grant, ObjectKind, ObjectRef, Operation, operation::Body};
+use pinfold_control::{ByteStream, Node, RateState, Service};
 use pinfold_types::{
-    Error, ErrorCode, ImageId, ImageName, Result, SnapshotId, SnapshotName, WorkspaceId,
-    WorkspaceName, limits::MAX_BODY_BYTES, name::excerpt,
+    Error, ErrorCode, ImageId, ImageName, Result, SessionId, SnapshotId, SnapshotName, TokenId,
+    WorkspaceId, WorkspaceName, limits::MAX_BODY_BYTES, name::excerpt,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::{caller::Caller, reply::Failure};
+use crate::reply::Failure;
 
 /// Longest wait for a JSON body, and for the next chunk of a streamed one.
 const BODY_WAIT: Duration = Duration::from_mins(1);
@@ -28,16 +28,17 @@ const BODY_WAIT: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(crate) struct Call<O: Operation> {
     grant: Grant<O>,
+    rate: Option<RateState>,
     path: BTreeMap<String, String>,
     parts: Parts,
     body: AxumBody,
     operation: PhantomData<O>,
 }
 
-impl<O: Operation, S: Send + Sync> FromRequest<S> for Call<O> {
+impl<O: Operation, N: Node> FromRequest<Service<N>> for Call<O> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
+    async fn from_request(request: Request, service: &Service<N>) -> Result<Self, Failure> {
         let (mut parts, body) = request.into_parts();
         let path: Path<BTreeMap<String, String>> = parts.extract().await.map_err(|_| {
             Error::new(ErrorCode::InvalidPath, "the path is not valid percent-encoded UTF-8")
@@ -52,7 +53,8 @@ impl<O: Operation, S: Send + Sync> FromRequest<S> for Call<O> {
         // `Table::add`.
         let reference = named.or_else(|| fixed(O::INFO.path, parts.uri.path())).unwrap_or_default();
         check_reference(O::INFO.object, reference)?;
-        let grant = caller.authorize::<O>(ObjectRef::of(O::INFO.object, reference))?;
+        let object = ObjectRef::of(O::INFO.object, reference);
+        let (grant, rate) = service.grant_rated::<O>(caller, object).await?;
         let length = declared_length(&parts)?;
         match O::INFO.body {
             Body::None if !body.is_end_stream() && length != Some(0) => {
@@ -67,7 +69,7 @@ impl<O: Operation, S: Send + Sync> FromRequest<S> for Call<O> {
             }
             _ => {}
         }
-        Ok(Self { grant, path, parts, body, operation: PhantomData })
+        Ok(Self { grant, rate, path, parts, body, operation: PhantomData })
     }
 }
 
@@ -77,6 +79,11 @@ fn fixed<'a>(route: &str, path: &'a str) -> Option<&'a str> {
 }
 
 impl<O: Operation> Call<O> {
+    /// What is left of the caller's rate.
+    pub(crate) const fn rate(&self) -> Option<RateState> {
+        self.rate
+    }
+
     /// The grant of a call that has nothing else.
     pub(crate) fn grant(self) -> Grant<O> {
         self.grant
@@ -206,6 +213,9 @@ fn check_reference(kind: ObjectKind, text: &str) -> Result<()> {
         ObjectKind::Snapshot => text.parse::<SnapshotName>().map(drop),
         ObjectKind::Image if looks_like_id(ImageId::PREFIX) => text.parse::<ImageId>().map(drop),
         ObjectKind::Image => text.parse::<ImageName>().map(drop),
+        ObjectKind::Session => text.parse::<SessionId>().map(drop),
+        ObjectKind::Token if looks_like_id(TokenId::PREFIX) => text.parse::<TokenId>().map(drop),
+        ObjectKind::Token => pinfold_types::access::check_token_name(text),
     }
 }
 

@@ -20,9 +20,10 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use pinfold_auth::Caller;
 use pinfold_types::{Error, ErrorCode, PrincipalId, limits::MAX_BODY_BYTES};
 
-use crate::{caller::Caller, reply::Failure};
+use crate::reply::Failure;
 
 /// The header of a request.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -3,12 +3,12 @@
 //! Every route is an operation of the table in `pinfold-auth`, and every operation has a route.
 //! A handler gets a [`call::Call`], which exists only after the grant was given, hands it to one
 //! service function and renders what comes back. What this room refuses: bodies, paths, headers
-//! and frames over their limits, JSON with unknown fields, callers that the kernel does not name
-//! as the owner, browsers.
+//! and frames over their limits, JSON with unknown fields, callers without a credential
+//! that stands.
 #![forbid(unsafe_code)]
 
+mod authenticate;
 mod call;
-mod caller;
 mod idempotency;
 mod layers;
 mod listen;
@@ -20,7 +20,7 @@ mod streams;
 mod upgrade;
 pub mod ws;
 
-pub use caller::Caller;
+pub use authenticate::Peer;
 pub use listen::{Activity, Server};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::{routed, router};

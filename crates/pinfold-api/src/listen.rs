@@ -7,7 +7,8 @@ use futures_util::FutureExt;
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pinfold_auth::{Authorizer, PeerCredentials, Principal};
+use pinfold_auth::PeerCredentials;
+use pinfold_control::Access;
 use pinfold_types::{Error, ErrorCode, Result};
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -17,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use crate::{
-    caller::Caller,
+    authenticate::Peer,
     upgrade::{StreamGuard, Streams},
 };
 
@@ -90,7 +91,7 @@ pub struct Server {
     /// The routes.
     pub router: Router,
     /// Recognises callers.
-    pub authorizer: Arc<Authorizer>,
+    pub access: Access,
     /// Most connections at once.
     pub max_connections: usize,
     /// Counts connections.
@@ -104,7 +105,7 @@ impl Server {
     /// [`Streams`] that come back are ended, so that the node can be closed before them: a
     /// throw-away workspace then outlives the server, and its client finds it again.
     pub async fn run(self) -> Streams {
-        let Self { listener, router, authorizer, max_connections, activity, stop } = self;
+        let Self { listener, router, access, max_connections, activity, stop } = self;
         let limit = Arc::new(Semaphore::new(max_connections));
         let refusals = Arc::new(Semaphore::new(REFUSALS));
         let calls = TaskTracker::new();
@@ -122,18 +123,17 @@ impl Server {
                     }
                 },
             };
-            let principal = identify(&stream, &authorizer);
-            let admitted = principal.and_then(|principal| {
+            let principal = identify(&stream, &access);
+            let admitted = principal.and_then(|peer| {
                 let permit = Arc::clone(&limit).try_acquire_owned();
-                permit.map(|permit| (principal, permit)).map_err(|_| full(max_connections))
+                permit.map(|permit| (peer, permit)).map_err(|_| full(max_connections))
             });
             match admitted {
-                Ok((principal, permit)) => {
+                Ok((peer, permit)) => {
                     let held = Arc::new(Held { _permit: permit, _open: activity.begin() });
-                    let caller = Caller::new(principal, Arc::clone(&authorizer));
                     let guard = StreamGuard::new(streams.clone(), held);
                     let (router, stop) = (router.clone(), stop.clone());
-                    calls.spawn(connection(stream, router, caller, guard, stop, true));
+                    calls.spawn(connection(stream, router, peer, guard, stop, true));
                 }
                 Err(error) => {
                     tracing::warn!(code = %error.code, cause = error.internal, "{error}");
@@ -145,14 +145,13 @@ impl Server {
         }
         // Whoever connected before the socket's name was taken away is still answered.
         while let Some(Ok((stream, _address))) = listener.accept().now_or_never() {
-            if let Ok(principal) = identify(&stream, &authorizer)
+            if let Ok(peer) = identify(&stream, &access)
                 && let Ok(permit) = Arc::clone(&limit).try_acquire_owned()
             {
                 let held = Arc::new(Held { _permit: permit, _open: activity.begin() });
-                let caller = Caller::new(principal, Arc::clone(&authorizer));
                 let guard = StreamGuard::new(streams.clone(), held);
                 let last = CancellationToken::new();
-                calls.spawn(connection(stream, router.clone(), caller, guard, last, false));
+                calls.spawn(connection(stream, router.clone(), peer, guard, last, false));
             }
         }
         drop(listener);
@@ -172,21 +171,24 @@ fn full(max_connections: usize) -> Error {
     .hint("close some, or raise server.max_connections")
 }
 
-fn identify(stream: &UnixStream, authorizer: &Authorizer) -> Result<Principal> {
+/// Nobody but the owner and root is let in at all; each request is authenticated again.
+fn identify(stream: &UnixStream, access: &Access) -> Result<Peer> {
     let credentials = stream.peer_cred().map_err(Error::internal)?;
-    authorizer.peer(PeerCredentials { uid: credentials.uid() })
+    let credentials = PeerCredentials { uid: credentials.uid() };
+    access.authenticate_peer(credentials)?;
+    Ok(Peer::Unix(credentials))
 }
 
 async fn connection(
     stream: UnixStream,
     router: Router,
-    caller: Caller,
+    peer: Peer,
     guard: StreamGuard,
     stop: CancellationToken,
     keep_alive: bool,
 ) {
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(caller.clone());
+        request.extensions_mut().insert(peer);
         request.extensions_mut().insert(guard.clone());
         router.clone().oneshot(request.map(axum::body::Body::new))
     });

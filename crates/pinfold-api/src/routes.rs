@@ -1,5 +1,6 @@
 //! Every route, from the operation table.
 
+mod access;
 mod execs;
 mod files;
 mod images;
@@ -13,17 +14,19 @@ use axum::{
     Router,
     extract::State,
     middleware::{from_fn, from_fn_with_state},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
     routing::{MethodFilter, on},
 };
+use http::HeaderName;
 use pinfold_auth::{
     OPERATIONS, Operation, OperationInfo,
     operation::{Method, Reply as Answer},
 };
-use pinfold_control::{Node, Service};
+use pinfold_control::{Node, RateState, Service};
 use pinfold_types::{Error, ErrorCode};
 
 use crate::{
+    authenticate,
     call::Call,
     idempotency::{self, Keys},
     layers,
@@ -36,11 +39,13 @@ const CALL: Duration = Duration::from_mins(15);
 /// The routes of a service.
 pub fn router<N: Node>(service: Service<N>) -> Router {
     let Table { router, .. } = table();
+    let access = service.access().clone();
     router
         .fallback(layers::no_route)
         .method_not_allowed_fallback(layers::no_method)
         .with_state(service)
         .layer(from_fn_with_state(Keys::default(), idempotency::layer))
+        .layer(from_fn_with_state(access, authenticate::layer))
         .layer(from_fn(layers::frame))
 }
 
@@ -76,7 +81,9 @@ impl<N: Node> Table<N> {
             Method::Delete => MethodFilter::DELETE,
         };
         let route = move |State(service): State<Service<N>>, call: Call<O>| {
+            let rate = call.rate();
             let answer = handler(service, call);
+            let answer = async move { answer.await.map(|reply| rated(reply, rate)) };
             async move {
                 if O::INFO.reply != Answer::Json
                     || O::INFO.body == pinfold_auth::operation::Body::Stream
@@ -103,6 +110,16 @@ impl<N: Node> Table<N> {
     }
 }
 
+/// Tells a caller what is left of its rate (draft-ietf-httpapi-ratelimit-headers).
+fn rated(mut reply: Response, rate: Option<RateState>) -> Response {
+    let Some(RateState { limit, remaining, reset_s }) = rate else { return reply };
+    let headers = reply.headers_mut();
+    headers.insert(HeaderName::from_static("ratelimit-limit"), limit.into());
+    headers.insert(HeaderName::from_static("ratelimit-remaining"), remaining.into());
+    headers.insert(HeaderName::from_static("ratelimit-reset"), reset_s.into());
+    reply
+}
+
 /// Routes of other methods whose last part is a word where this operation has `{ref}`. A router
 /// prefers them, so this operation answers there too.
 fn beside(operation: &OperationInfo) -> BTreeSet<&'static str> {
@@ -120,6 +137,17 @@ fn beside(operation: &OperationInfo) -> BTreeSet<&'static str> {
 fn table<N: Node>() -> Table<N> {
     Table { router: Router::new(), names: Vec::new() }
         .add(server::read)
+        .add(access::who_am_i)
+        .add(access::create_token)
+        .add(access::tokens)
+        .add(access::workspace_token)
+        .add(access::token)
+        .add(access::revoke)
+        .add(access::create_session)
+        .add(access::sessions)
+        .add(access::end_session)
+        .add(access::adopt)
+        .add(access::takeover)
         .add(server::operations)
         .add(server::doctor)
         .add(server::recovery)

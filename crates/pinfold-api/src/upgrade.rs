@@ -42,12 +42,18 @@ impl Streams {
 #[derive(Clone, Debug)]
 pub(crate) struct StreamGuard {
     streams: Streams,
+    credential: Option<CancellationToken>,
     held: Arc<dyn Any + Send + Sync>,
 }
 
 impl StreamGuard {
     pub(crate) fn new(streams: Streams, held: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { streams, held }
+        Self { streams, credential: None, held }
+    }
+
+    /// The stream ends also when this is cancelled.
+    pub(crate) fn ends_with(&mut self, ended: CancellationToken) {
+        self.credential = Some(ended);
     }
 }
 
@@ -106,13 +112,21 @@ impl Upgrade {
     where
         F: Future<Output = ()> + Send,
     {
-        let Self { accept, on, guard: StreamGuard { streams, held } } = self;
+        let Self { accept, on, guard: StreamGuard { streams, credential, held } } = self;
         let end = streams.end.clone();
         streams.tasks.spawn(async move {
             match on.await {
                 Ok(upgraded) => {
                     let (sender, receiver) = split(upgraded);
-                    stream(Socket { sender, receiver, end }).await;
+                    let running = stream(Socket { sender, receiver, end });
+                    match credential {
+                        None => running.await,
+                        Some(ended) => tokio::select! {
+                            () = running => {}
+                            // Whoever it belonged to is nobody any more: not even a goodbye.
+                            () = ended.cancelled() => tracing::info!("a stream's credential ended"),
+                        },
+                    }
                 }
                 Err(error) => tracing::debug!(%error, "an upgrade failed"),
             }

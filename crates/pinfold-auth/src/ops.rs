@@ -89,6 +89,10 @@ operations! {
     /// Thaws all processes of a workspace.
     WorkspaceResume "workspace.resume" on Workspace, scope "workspace:control", rate Default,
         Post "/workspaces/{ref}/resume", Body::None => Json, Idempotent, audit "resume";
+    /// Makes a token with which programs inside a workspace may look at, snapshot and fork that
+    /// workspace, and nothing else. It ends with the workspace's present boot.
+    WorkspaceToken "workspace.token" on Workspace, scope "token:create", rate Create,
+        Post "/workspaces/{ref}/token", Body::None => Json, Acts, audit "mint";
     /// Puts a workspace's disk back to one of its snapshots.
     WorkspaceRestore "workspace.restore" on Workspace, scope "snapshot:restore", rate Create,
         Post "/workspaces/{ref}/restore", SMALL => Json, Idempotent, audit "restore";

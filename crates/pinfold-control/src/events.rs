@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use pinfold_auth::{Grant, Operation};
+use pinfold_auth::{Caller, Grant, ObjectRef, Operation, OperationInfo};
 use pinfold_store::{Event, Store};
-use pinfold_types::{ErrorCode, PrincipalId, Result};
+use pinfold_types::{Error, ErrorCode, PrincipalId, Result};
 use serde::Serialize;
 use tokio::sync::broadcast;
 
@@ -48,6 +48,15 @@ pub enum Outcome {
     Abandoned,
 }
 
+impl Outcome {
+    pub(crate) fn of<T>(result: &Result<T>) -> Self {
+        match result {
+            Ok(_) => Self::Ok,
+            Err(err) => Self::Failed(err.code),
+        }
+    }
+}
+
 /// The recorder of one service.
 #[derive(Clone, Debug)]
 pub(crate) struct Events {
@@ -62,6 +71,25 @@ impl Events {
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<ServiceEvent>> {
         self.listeners.subscribe()
+    }
+
+    /// Records that somebody was not let do something.
+    pub(crate) fn refused(
+        &self,
+        caller: &Caller,
+        operation: &OperationInfo,
+        object: &ObjectRef,
+        error: &Error,
+    ) {
+        let record = Record {
+            events: self.clone(),
+            kind: operation.name,
+            object: object.reference().to_owned(),
+            principal: caller.principal().id(),
+            rule: "refused",
+            open: false,
+        };
+        record.write(Some(Outcome::Failed(error.code)), Vec::new());
     }
 
     /// Records that a change is about to be made. The end is recorded by [`Record::end`], or when
@@ -93,15 +121,10 @@ pub(crate) struct Record {
 
 impl Record {
     /// Records the end, and what was made.
-    pub(crate) fn end<T>(mut self, result: &Result<T>, made: Vec<String>) {
+    pub(crate) async fn end(mut self, outcome: Outcome, made: Vec<String>) -> Result<()> {
         self.open = false;
-        self.write(
-            Some(match result {
-                Ok(_) => Outcome::Ok,
-                Err(err) => Outcome::Failed(err.code),
-            }),
-            made,
-        );
+        self.write(Some(outcome), made);
+        Ok(())
     }
 
     fn write(&self, outcome: Option<Outcome>, made: Vec<String>) {

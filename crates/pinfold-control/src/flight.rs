@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use crate::service::Held;
 use futures_util::Stream;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -67,12 +68,17 @@ impl InFlight {
 #[derive(Debug)]
 pub struct Tracked<T> {
     inner: T,
-    _flight: Flight,
+    _held: Held,
 }
 
 impl<T> Tracked<T> {
-    pub(crate) const fn new(inner: T, flight: Flight) -> Self {
-        Self { inner, _flight: flight }
+    pub(crate) const fn new(inner: T, held: Held) -> Self {
+        Self { inner, _held: held }
+    }
+
+    /// The same around what `change` makes of it.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Tracked<U> {
+        Tracked { inner: change(self.inner), _held: self._held }
     }
 }
 

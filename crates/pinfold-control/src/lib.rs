@@ -12,6 +12,7 @@
 //! workspace is made (`pinfold-node`).
 #![forbid(unsafe_code)]
 
+mod access;
 mod check;
 mod events;
 mod exec;
@@ -21,6 +22,7 @@ mod node;
 mod page;
 mod service;
 
+pub use access::{Access, RateState};
 pub use events::{EVENTS_KEPT, ServiceEvent};
 pub use exec::{ExecEvent, ExecInput, ExecSession, ExecStart};
 pub use flight::{InFlight, Tracked};

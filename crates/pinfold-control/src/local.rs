@@ -5,12 +5,14 @@ use pinfold_node::{ExecHandle, ExecStream, LocalNode, Tunnel};
 use pinfold_proto::{ArchiveOptions, Archived, FileList, WriteOptions};
 use pinfold_types::{
     ExecId, Result,
+    access::{Holder, Holding, SnapshotHolding},
     api::{
         DoctorReport, FileInfo, PortInfo, RecoveryAction, Removed, RemovedImages, RunRequest,
         WatchEvent, WorkspaceLogs,
     },
     exec::{ExecInfo, ExecSpec, TtySize},
     image::{BuildImage, ImageInfo, ImportImage, PullImage},
+    limits::ResourceLimits,
     snapshot::{CreateSnapshot, SnapshotInfo},
     workspace::{
         CreateWorkspace, ForkOutcome, ForkWorkspace, UpdateWorkspace, WorkspaceInfo, WorkspaceStats,
@@ -89,6 +91,26 @@ impl Node for LocalNode {
 
     fn get(&self, reference: &str) -> Result<WorkspaceInfo> {
         LocalNode::get(self, reference)
+    }
+
+    fn holding(&self, reference: &str) -> Result<Holding> {
+        LocalNode::holding(self, reference)
+    }
+
+    fn holdings(&self) -> Vec<Holding> {
+        LocalNode::holdings(self)
+    }
+
+    async fn hand_over(&self, reference: &str, from: Holder, to: Holder) -> Result<()> {
+        LocalNode::hand_over(self, reference, from, to).await
+    }
+
+    async fn snapshot_holding(&self, reference: &str) -> Result<SnapshotHolding> {
+        LocalNode::snapshot_holding(self, reference).await
+    }
+
+    fn limits_for(&self, request: &CreateWorkspace) -> Result<ResourceLimits> {
+        LocalNode::limits_for(self, request)
     }
 
     async fn update(&self, reference: &str, change: UpdateWorkspace) -> Result<WorkspaceInfo> {

@@ -12,12 +12,14 @@ use futures_util::Stream;
 use pinfold_proto::{ArchiveOptions, Archived, FileList, WriteOptions};
 use pinfold_types::{
     ExecId, Result,
+    access::{Holder, Holding, SnapshotHolding},
     api::{
         DoctorReport, FileInfo, PortInfo, RecoveryAction, Removed, RemovedImages, RunRequest,
         WatchEvent, WorkspaceLogs,
     },
     exec::{ExecInfo, ExecSpec},
     image::{BuildImage, ImageInfo, ImageProgress, ImportImage, PullImage},
+    limits::ResourceLimits,
     snapshot::{CreateSnapshot, SnapshotInfo},
     workspace::{
         CreateWorkspace, ForkOutcome, ForkWorkspace, UpdateWorkspace, WorkspaceInfo, WorkspaceStats,
@@ -58,6 +60,16 @@ pub trait Node: Send + Sync + 'static {
     fn list(&self) -> Vec<WorkspaceInfo>;
     /// One workspace. Answered from memory.
     fn get(&self, reference: &str) -> Result<WorkspaceInfo>;
+    /// Whose a workspace is. Answered from memory.
+    fn holding(&self, reference: &str) -> Result<Holding>;
+    /// Whose every workspace is. Answered from memory.
+    fn holdings(&self) -> Vec<Holding>;
+    /// Gives a workspace from one holder to another; `conflict` when it is not `from`'s any more.
+    fn hand_over(&self, reference: &str, from: Holder, to: Holder) -> later!(());
+    /// Whose a snapshot is.
+    fn snapshot_holding(&self, reference: &str) -> later!(SnapshotHolding);
+    /// The limits that a new workspace would get. Answered from memory.
+    fn limits_for(&self, request: &CreateWorkspace) -> Result<ResourceLimits>;
     /// Changes a workspace.
     fn update(&self, reference: &str, change: UpdateWorkspace) -> later!(WorkspaceInfo);
     /// Boots a stopped workspace.

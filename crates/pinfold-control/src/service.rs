@@ -5,19 +5,33 @@ mod execs;
 mod files;
 mod images;
 mod server;
+mod sessions;
 mod snapshots;
+mod tokens;
 mod workspaces;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use pinfold_auth::{Grant, ObjectKind, Operation};
+use jiff::Timestamp;
+use pinfold_auth::{
+    Caller, Grant, ObjectKind, ObjectRef, Operation, OperationInfo,
+    operation::{RateClass, Reply},
+};
 use pinfold_store::Store;
-use pinfold_types::Result;
+use pinfold_types::{
+    Error, Result,
+    access::Holder,
+    limits::{LimitKind, ResourceLimits},
+};
 use tokio::sync::broadcast;
 
 use crate::{
-    InFlight, Node, ServiceEvent,
-    events::{Events, Record},
+    Access, InFlight, Node, ServiceEvent,
+    access::{
+        quota::{Reservation, StreamHeld},
+        sessions::SessionFlight,
+    },
+    events::{Events, Outcome, Record},
     flight::{Flight, Tracked},
 };
 
@@ -41,6 +55,7 @@ pub struct Service<N: Node> {
 #[derive(Debug)]
 struct Inner<N> {
     node: N,
+    access: Access,
     events: Events,
     flights: InFlight,
     facts: ServerFacts,
@@ -55,17 +70,26 @@ impl<N: Node> Clone for Service<N> {
 /// A call of one operation, from its grant to its end.
 struct Call<O: Operation> {
     grant: Grant<O>,
-    flight: Flight,
+    held: Held,
     /// Of operations that change something.
     record: Option<Record>,
 }
 
+/// What a call holds until it, or the stream that came of it, ends.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _flight: Flight,
+    _session: Option<SessionFlight>,
+    _stream: Option<StreamHeld>,
+}
+
 impl<N: Node> Service<N> {
-    /// The operations on `node`, recording into `store`.
-    pub fn new(node: N, store: Store, facts: ServerFacts) -> Self {
+    /// The operations on `node`, decided by `access`, recording into `store`.
+    pub fn new(node: N, access: Access, store: Store, facts: ServerFacts) -> Self {
         Self {
             inner: Arc::new(Inner {
                 node,
+                access,
                 events: Events::new(store),
                 flights: InFlight::default(),
                 facts,
@@ -84,25 +108,79 @@ impl<N: Node> Service<N> {
         self.inner.events.subscribe()
     }
 
-    fn node(&self) -> &N {
+    /// Who decides about callers.
+    pub fn access(&self) -> &Access {
+        &self.inner.access
+    }
+
+    pub(crate) fn node(&self) -> &N {
         &self.inner.node
     }
 
-    fn enter<O: Operation>(&self, grant: Grant<O>) -> Call<O> {
-        let flight = self.inner.flights.begin();
+    /// Begins a call: it counts from here on, and what changes something is recorded.
+    fn enter<O: Operation>(&self, grant: Grant<O>) -> Result<Call<O>> {
+        let access = self.access();
+        let principal = grant.principal().id();
+        let session = grant.caller().session();
+        let session = session.map(|id| access.sessions().begin(id, principal, Timestamp::now()));
+        let stream = matches!(O::INFO.reply, Reply::WebSocket).then(|| {
+            let line = access.identity().line(Some(principal));
+            let exec = matches!(O::INFO.rate, RateClass::Exec | RateClass::Create);
+            access.quotas().hold_stream(access.identity(), line, exec)
+        });
+        let held = Held {
+            _session: session.transpose()?,
+            _stream: stream.transpose()?,
+            _flight: self.inner.flights.begin(),
+        };
         let record = O::INFO.mutates().then(|| {
             let object = grant.object();
-            // Events name workspaces by id, because a name can be given to another one later.
-            let known = match object.kind() {
-                ObjectKind::Workspace => self.node().get(object.reference()).ok(),
-                _ => None,
+            // The grant names it by id, where it exists.
+            let object = match object.kind() {
+                ObjectKind::Server => String::new(),
+                _ => object.reference().to_owned(),
             };
-            let object =
-                known.map_or_else(|| object.reference().to_owned(), |info| info.id.to_string());
             self.inner.events.begin(&grant, object)
         });
-        Call { grant, flight, record }
+        Ok(Call { grant, held, record })
     }
+
+    /// Writes down that a caller was refused.
+    pub(crate) fn refused(
+        &self,
+        caller: &Caller,
+        operation: &OperationInfo,
+        object: &ObjectRef,
+        error: &Error,
+    ) {
+        self.inner.events.refused(caller, operation, object, error);
+    }
+
+    /// Reserves `count` workspaces of these limits for a caller, and says whose they will be.
+    fn reserve(
+        &self,
+        caller: &Caller,
+        limits: &ResourceLimits,
+        count: u64,
+    ) -> Result<(Reservation, Holder)> {
+        let access = self.access();
+        let holder = access.holder(caller);
+        let line = access.identity().line(holder.principal);
+        let holdings = || self.node().holdings();
+        let quotas = access.quotas();
+        let reserved = quotas.reserve(access.identity(), line, limits, count, holdings)?;
+        let holder = Holder { ticket: reserved.ticket(), ..holder };
+        Ok((reserved, holder))
+    }
+}
+
+/// The limits of a fork: those asked for, over those of its source.
+fn narrowed(source: &ResourceLimits, asked: &ResourceLimits) -> ResourceLimits {
+    let mut limits = source.clone();
+    for kind in LimitKind::ALL {
+        limits.set(*kind, asked.get(*kind).or(source.get(*kind)));
+    }
+    limits
 }
 
 impl<O: Operation> Call<O> {
@@ -110,25 +188,51 @@ impl<O: Operation> Call<O> {
         self.grant.object().reference()
     }
 
-    /// Records the end of a call that made nothing with an id.
-    fn end<T>(self, result: Result<T>) -> Result<T> {
-        self.end_with(result, |_| Vec::new())
+    const fn caller(&self) -> &Caller {
+        self.grant.caller()
     }
 
-    /// Records the end with the ids of what was made.
-    fn end_with<T>(self, result: Result<T>, made: impl FnOnce(&T) -> Vec<String>) -> Result<T> {
+    /// The end of a call that only looked.
+    fn looked<T>(self, result: Result<T>) -> Result<T> {
+        debug_assert!(self.record.is_none(), "{} changes something", O::INFO.name);
+        result
+    }
+
+    /// Records the end of a call that made nothing with an id.
+    async fn end<T>(self, result: Result<T>) -> Result<T> {
+        self.end_with(result, |_| Vec::new()).await
+    }
+
+    /// Records the end with the ids of what was made, and waits until that is on the disk.
+    async fn end_with<T>(
+        self,
+        result: Result<T>,
+        made: impl FnOnce(&T) -> Vec<String>,
+    ) -> Result<T> {
         let made = result.as_ref().map(made).unwrap_or_default();
+        let outcome = Outcome::of(&result);
         if let Some(record) = self.record {
-            record.end(&result, made);
+            record.end(outcome, made).await?;
         }
         result
     }
 
     /// The same for a stream, which stays in flight as long as it is held.
-    fn stream<T>(self, result: Result<T>) -> Result<Tracked<T>> {
+    async fn stream<T>(self, result: Result<T>) -> Result<Tracked<T>> {
+        self.stream_with(result, |_| Vec::new()).await
+    }
+
+    /// The same, with the ids of what was made.
+    async fn stream_with<T>(
+        self,
+        result: Result<T>,
+        made: impl FnOnce(&T) -> Vec<String>,
+    ) -> Result<Tracked<T>> {
+        let made = result.as_ref().map(made).unwrap_or_default();
+        let outcome = Outcome::of(&result);
         if let Some(record) = self.record {
-            record.end(&result, Vec::new());
+            record.end(outcome, made).await?;
         }
-        result.map(|stream| Tracked::new(stream, self.flight))
+        result.map(|stream| Tracked::new(stream, self.held))
     }
 }

@@ -246,6 +246,7 @@ impl Inner {
             unlimited: family.spec.unlimited,
             hostname: None,
             labels: request.labels.clone(),
+            holder: request.holder,
             env: request.env.clone(),
             command: request.command.as_ref().map(|command| numbered(command, child.number)),
             ttl_ms: request.ttl_ms,

@@ -47,6 +47,7 @@ mod exec;
 mod files;
 mod fork;
 pub mod guest;
+mod holders;
 mod home;
 mod images;
 mod lifecycle;

@@ -159,6 +159,7 @@ impl Inner {
             name: row.name,
             workspace: row.workspace,
             workspace_removed: owner.is_none(),
+            owner: row.spec.holder.principal,
             workspace_name: owner.unwrap_or(row.workspace_name),
             boot: row.boot,
             parent: row.parent,

@@ -190,6 +190,8 @@ impl Workspace {
             walls: cell.live.as_ref().map(|live| live.walls.clone()),
             lineage: row.lineage.clone(),
             labels: row.spec.labels.clone(),
+            owner: row.spec.holder.principal,
+            session: row.spec.holder.session,
             egress: EgressMode::DenyAll,
             created_at: row.created_at,
             started_at: row.started_at.filter(|_| row.state.is_live()),

@@ -32,6 +32,22 @@ pub enum Change {
     DeleteSnapshot(SnapshotId),
     /// Records what happened.
     AppendEvent(Box<Event>),
+    /// Adds or replaces a record of the control plane.
+    PutRecord {
+        /// What kind of record: `token`, `session` …
+        kind: &'static str,
+        /// Its id among its kind.
+        id: String,
+        /// The whole of it, JSON.
+        body: String,
+    },
+    /// Removes a record. Nothing happens when it is gone.
+    DeleteRecord {
+        /// What kind of record.
+        kind: &'static str,
+        /// Its id among its kind.
+        id: String,
+    },
     /// Sets a small fact about the home.
     SetMeta {
         /// Its name.
@@ -65,6 +81,9 @@ const UPDATE_SNAPSHOT: &str = "UPDATE snapshots SET name = $2, state = $3, works
 const DELETE_SNAPSHOT: &str = "DELETE FROM snapshots WHERE id = $1";
 const APPEND_EVENT: &str =
     "INSERT INTO events (at, kind, object, principal, detail) VALUES ($1, $2, $3, $4, $5)";
+const PUT_RECORD: &str = "INSERT INTO records (kind, id, body) VALUES ($1, $2, $3) \
+    ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body";
+const DELETE_RECORD: &str = "DELETE FROM records WHERE kind = $1 AND id = $2";
 const SET_META: &str = "INSERT INTO meta (key, value) VALUES ($1, $2) \
     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
 
@@ -80,6 +99,8 @@ impl Change {
             Self::UpdateSnapshot(_) => "change a snapshot",
             Self::DeleteSnapshot(_) => "remove a snapshot",
             Self::AppendEvent(_) => "record an event",
+            Self::PutRecord { .. } => "write a record",
+            Self::DeleteRecord { .. } => "remove a record",
             Self::SetMeta { .. } => "set a fact",
         }
     }
@@ -102,6 +123,12 @@ impl Change {
             Self::UpdateSnapshot(row) => bind_snapshot(UPDATE_SNAPSHOT, row)?,
             Self::DeleteSnapshot(id) => sqlx::query(DELETE_SNAPSHOT).bind(id.to_string()),
             Self::AppendEvent(event) => bind_event(sqlx::query(APPEND_EVENT), event),
+            Self::PutRecord { kind, id, body } => {
+                sqlx::query(PUT_RECORD).bind(*kind).bind(id.clone()).bind(body.clone())
+            }
+            Self::DeleteRecord { kind, id } => {
+                sqlx::query(DELETE_RECORD).bind(*kind).bind(id.clone())
+            }
             Self::SetMeta { key, value } => sqlx::query(SET_META).bind(*key).bind(value.clone()),
         };
         let done = query.execute(conn).await.map_err(|err| self.explain(err))?;

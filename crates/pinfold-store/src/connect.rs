@@ -23,8 +23,10 @@ const MAX_READERS: u32 = 4;
 /// A reading connection that nobody used for this long is closed.
 const READER_IDLE: Duration = Duration::from_mins(1);
 
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "workspaces", include_str!("../migrations/sqlite/0001_workspaces.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "workspaces", include_str!("../migrations/sqlite/0001_workspaces.sql")),
+    (2, "records", include_str!("../migrations/sqlite/0002_records.sql")),
+];
 
 fn migrator() -> Migrator {
     Migrator::with_migrations(

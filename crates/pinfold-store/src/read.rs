@@ -216,6 +216,17 @@ fn event(row: &SqliteRow) -> Result<EventRow, StoreError> {
     })
 }
 
+pub(crate) async fn records(
+    pool: &SqlitePool,
+    kind: &'static str,
+) -> Result<Vec<(String, String)>, StoreError> {
+    sqlx::query_as("SELECT id, body FROM records WHERE kind = $1 ORDER BY id")
+        .bind(kind)
+        .fetch_all(pool)
+        .await
+        .map_err(sql("read records"))
+}
+
 pub(crate) async fn meta(pool: &SqlitePool, key: &str) -> Result<Option<String>, StoreError> {
     sqlx::query_scalar("SELECT value FROM meta WHERE key = $1")
         .bind(key)

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use pinfold_types::{
     BootSecret, ImageId, ImageName, SnapshotId, SnapshotName, WorkspaceId, WorkspaceName,
     WorkspaceState,
+    access::Holder,
     exec::ExecSpec,
     limits::{LimitStatus, ResourceLimits},
     snapshot::SnapshotKind,
@@ -33,6 +34,8 @@ pub struct WorkspaceSpec {
     pub hostname: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Whose it is.
+    pub holder: Holder,
     /// Started at every boot.
     pub command: Option<ExecSpec>,
     /// Idle time that ends it.

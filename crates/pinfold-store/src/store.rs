@@ -199,6 +199,11 @@ impl Store {
         Ok(read::events(&self.inner.readers, object.map(str::to_owned), after, limit).await?)
     }
 
+    /// Every record of a kind, by id.
+    pub async fn records(&self, kind: &'static str) -> Result<Vec<(String, String)>> {
+        Ok(read::records(&self.inner.readers, kind).await?)
+    }
+
     /// A small fact about the home.
     pub async fn meta(&self, key: &str) -> Result<Option<String>> {
         Ok(read::meta(&self.inner.readers, key).await?)

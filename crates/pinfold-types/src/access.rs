@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, ErrorCode, PrincipalId, Result, SessionId, TokenId, WorkspaceId, limits::MAX_TIMEOUT_MS,
+    Error, ErrorCode, PrincipalId, Result, SessionId, SnapshotId, TokenId, WorkspaceId,
+    id::PREFIXES,
+    limits::{MAX_TIMEOUT_MS, ResourceLimits},
     name::excerpt,
 };
 
@@ -30,6 +32,30 @@ pub struct Holder {
     pub ticket: u64,
 }
 
+/// One workspace, as quotas count it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Holding {
+    /// Which.
+    pub id: WorkspaceId,
+    /// Whose.
+    pub holder: Holder,
+    /// What it may use.
+    pub limits: ResourceLimits,
+}
+
+/// One snapshot, as quotas count it and its forks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SnapshotHolding {
+    /// Which.
+    pub id: SnapshotId,
+    /// The workspace that it was taken of.
+    pub workspace: WorkspaceId,
+    /// Whose.
+    pub holder: Holder,
+    /// What a workspace made of it may use at most.
+    pub limits: ResourceLimits,
+}
+
 /// Which objects a principal sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,19 +72,19 @@ pub enum Reach {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quota {
-    /// Workspaces, whatever their state.
+    /// Workspaces, whatever their state, as all that follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspaces: Option<u64>,
-    /// Processors in thousandths, over workspaces that are not stopped.
+    /// Processor limits in thousandths, together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_millis: Option<u64>,
-    /// Memory limits of workspaces that are not stopped, together.
+    /// Memory limits, together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Disk limits of all workspaces, together.
+    /// Disk limits, together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
-    /// Process limits of workspaces that are not stopped, together.
+    /// Process limits, together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u64>,
     /// Snapshots.
@@ -122,14 +148,7 @@ impl CreateToken {
     /// Checks everything that needs no table.
     pub fn check(&self) -> Result<()> {
         let refuse = |why: String| Err(Error::new(ErrorCode::InvalidArgument, why));
-        let fine = (1..=63).contains(&self.name.len())
-            && self.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-        if !fine {
-            return refuse(format!(
-                "{:?} is not a token's name: 1 to 63 letters, digits, `.`, `_` and `-`",
-                excerpt(&self.name)
-            ));
-        }
+        check_token_name(&self.name)?;
         if self.scopes.len() > MAX_SCOPES {
             return refuse(format!("more than {MAX_SCOPES} scopes"));
         }
@@ -146,6 +165,19 @@ impl CreateToken {
         }
         Ok(())
     }
+}
+
+/// Refuses what no token is called: 1 to 63 letters, digits, `.`, `_`, `-`, and nothing that looks
+/// like an id.
+pub fn check_token_name(name: &str) -> Result<()> {
+    let fine = (1..=63).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && !PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    if fine {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::InvalidName, format!("{:?} is not a token's name", excerpt(name)))
+        .hint("1 to 63 letters, digits, `.`, `_` and `-`, not beginning like an id"))
 }
 
 /// A token, without its secret.

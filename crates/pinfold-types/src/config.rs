@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, ErrorCode, ImageName,
+    access::Quota,
     limits::{LimitKind, ResourceLimits},
 };
 
@@ -21,6 +22,12 @@ pub struct Config {
     pub images: ImagesConfig,
     /// The server process.
     pub server: ServerConfig,
+    /// How often callers may call.
+    pub rates: RatesConfig,
+    /// How much principals may hold where nothing else is said.
+    pub quotas: QuotasConfig,
+    /// Sessions.
+    pub sessions: SessionsConfig,
 }
 
 /// `[workspaces]`
@@ -203,6 +210,88 @@ impl Default for ServerConfig {
     }
 }
 
+/// A rate: so many calls a second on the average, so many at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Calls that come in each second; at least 1.
+    pub per_second: u32,
+    /// Calls that can be saved up; at least 1.
+    pub burst: u32,
+}
+
+const fn rate(per_second: u32, burst: u32) -> Option<Rate> {
+    Some(Rate { per_second, burst })
+}
+
+/// Rates by class of operation (docs/operations.md names the class of each). A class that is left
+/// out is not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateTable {
+    /// Makes workspaces, snapshots, images, tokens.
+    pub create: Option<Rate>,
+    /// Starts a command.
+    pub exec: Option<Rate>,
+    /// Everything else.
+    pub default: Option<Rate>,
+    /// Signs in.
+    pub login: Option<Rate>,
+    /// Opens a stream.
+    pub stream: Option<Rate>,
+}
+
+/// `[rates]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RatesConfig {
+    /// Of the user who runs the server and of root, over the unix socket.
+    pub owner: RateTable,
+    /// Of every other principal.
+    pub tokens: RateTable,
+    /// Of all together.
+    pub global: RateTable,
+}
+
+impl Default for RatesConfig {
+    fn default() -> Self {
+        Self {
+            owner: RateTable { login: rate(1, 10), ..RateTable::default() },
+            tokens: RateTable {
+                create: rate(10, 100),
+                exec: rate(100, 500),
+                default: rate(500, 2000),
+                login: rate(1, 10),
+                stream: rate(50, 200),
+            },
+            global: RateTable { login: rate(10, 50), ..RateTable::default() },
+        }
+    }
+}
+
+/// `[quotas]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotasConfig {
+    /// Of a new principal, for whatever its token is not given a quota of its own.
+    pub tokens: Quota,
+}
+
+/// `[sessions]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionsConfig {
+    /// A session without a call for this long is stale: another principal with the scope
+    /// `session:takeover` may take over what it owns. 1000 to 86400000.
+    pub stale_ms: u64,
+}
+
+impl Default for SessionsConfig {
+    fn default() -> Self {
+        Self { stale_ms: 120_000 }
+    }
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -239,6 +328,19 @@ impl Config {
         }
         if self.workspaces.uid_ranges == 0 || self.workspaces.max_count == 0 {
             return bad("workspaces.uid_ranges and workspaces.max_count must be at least 1");
+        }
+        if !(1000..=86_400_000).contains(&self.sessions.stale_ms) {
+            return bad("sessions.stale_ms must be 1000 (a second) to 86400000 (a day)");
+        }
+        let RatesConfig { owner, tokens, global } = &self.rates;
+        for table in [owner, tokens, global] {
+            let RateTable { create, exec, default, login, stream } = table;
+            let all = [create, exec, default, login, stream];
+            if all.into_iter().flatten().any(|rate| rate.per_second == 0 || rate.burst == 0) {
+                return bad(
+                    "rates: per_second and burst must be at least 1; leave a class out to not limit it",
+                );
+            }
         }
         for (host, registry) in &self.images.registries {
             if let Some(password) = &registry.password

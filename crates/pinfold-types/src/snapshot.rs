@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{SnapshotId, SnapshotName, WorkspaceId, WorkspaceName};
+use crate::{PrincipalId, SnapshotId, SnapshotName, WorkspaceId, WorkspaceName};
 
 /// What a snapshot holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +39,9 @@ pub struct SnapshotInfo {
     /// That workspace was removed. Its snapshots stay until they are removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub workspace_removed: bool,
+    /// Whose it is; absent: the user's who runs the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<PrincipalId>,
     /// Boot it was taken in.
     pub boot: u64,
     /// The snapshot that the workspace's disk descended from at the time.

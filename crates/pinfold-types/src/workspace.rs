@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, ErrorCode, ImageName, SnapshotId, WorkspaceId, WorkspaceName, WorkspaceState,
+    Error, ErrorCode, ImageName, PrincipalId, SessionId, SnapshotId, WorkspaceId, WorkspaceName,
+    WorkspaceState,
+    access::Holder,
     exec::{ExecSpec, check_env},
     limits::{LimitStatus, MAX_FORK_COUNT, MAX_LABELS, MAX_TIMEOUT_MS, ResourceLimits},
     schema,
@@ -55,6 +57,9 @@ pub struct CreateWorkspace {
     /// Free labels.
     #[schemars(schema_with = "schema::labels")]
     pub labels: BTreeMap<String, String>,
+    /// Whom it is made for: filled in by the control plane, never by a caller.
+    #[serde(skip)]
+    pub holder: Holder,
 }
 
 impl CreateWorkspace {
@@ -186,6 +191,12 @@ pub struct WorkspaceInfo {
     pub lineage: Lineage,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Whose it is; absent: the user's who runs the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<PrincipalId>,
+    /// The session that owns it; absent: its owner's default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
     /// What it may reach.
     pub egress: EgressMode,
     /// Created, RFC 3339 UTC.
@@ -253,6 +264,9 @@ pub struct ForkWorkspace {
     /// Labels of the children.
     #[schemars(schema_with = "schema::labels")]
     pub labels: BTreeMap<String, String>,
+    /// Whom they are made for: filled in by the control plane, never by a caller.
+    #[serde(skip)]
+    pub holder: Holder,
 }
 
 impl Default for ForkWorkspace {
@@ -266,6 +280,7 @@ impl Default for ForkWorkspace {
             ttl_ms: None,
             stopped: false,
             labels: BTreeMap::new(),
+            holder: Holder::default(),
         }
     }
 }

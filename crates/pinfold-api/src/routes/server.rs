@@ -9,14 +9,14 @@ use crate::{
 };
 
 pub(super) async fn read<N: Node>(service: Service<N>, call: Call<ops::ServerRead>) -> Reply {
-    json(&service.server(call.grant()))
+    json(&service.server(call.grant()).await?)
 }
 
 pub(super) async fn operations<N: Node>(
     service: Service<N>,
     call: Call<ops::OperationList>,
 ) -> Reply {
-    json(&service.operations(call.grant()))
+    json(&service.operations(call.grant()).await?)
 }
 
 pub(super) async fn doctor<N: Node>(service: Service<N>, call: Call<ops::DoctorRun>) -> Reply {
@@ -24,5 +24,5 @@ pub(super) async fn doctor<N: Node>(service: Service<N>, call: Call<ops::DoctorR
 }
 
 pub(super) async fn recovery<N: Node>(service: Service<N>, call: Call<ops::RecoveryList>) -> Reply {
-    json(&service.recovery(call.grant()))
+    json(&service.recovery(call.grant()).await?)
 }

@@ -18,11 +18,11 @@ pub(super) async fn create<N: Node>(
 
 pub(super) async fn list<N: Node>(service: Service<N>, call: Call<ops::WorkspaceList>) -> Reply {
     let (grant, query) = call.query()?;
-    json(&service.list_workspaces(grant, &query)?)
+    json(&service.list_workspaces(grant, &query).await?)
 }
 
 pub(super) async fn read<N: Node>(service: Service<N>, call: Call<ops::WorkspaceRead>) -> Reply {
-    json(&service.workspace(call.grant())?)
+    json(&service.workspace(call.grant()).await?)
 }
 
 pub(super) async fn update<N: Node>(

@@ -18,9 +18,9 @@ impl<N: Node> Service<N> {
         spec: ExecSpec,
     ) -> Result<Tracked<N::Exec>> {
         spec.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().exec(call.reference(), spec).await;
-        call.stream(result)
+        call.stream(result).await
     }
 
     /// Starts a command in the background, whatever the request says about it.
@@ -31,7 +31,7 @@ impl<N: Node> Service<N> {
     ) -> Result<ExecInfo> {
         spec.check()?;
         let (command, tty) = (spec.command.clone(), spec.tty.is_some());
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let spec = ExecSpec { background: true, ..spec };
         let result = self.node().exec(call.reference(), spec).await;
         // Dropping the session detaches, and a command in the background goes on.
@@ -47,14 +47,14 @@ impl<N: Node> Service<N> {
                 result: None,
             }
         });
-        call.end_with(result, |info| vec![info.id.to_string()])
+        call.end_with(result, |info| vec![info.id.to_string()]).await
     }
 
     /// Commands that run, or ended a short while ago.
     pub async fn execs(&self, grant: Grant<ops::ExecList>) -> Result<Vec<ExecInfo>> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().execs(call.reference()).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Joins a command's streams.
@@ -64,9 +64,9 @@ impl<N: Node> Service<N> {
         exec: ExecId,
         from: Option<u64>,
     ) -> Result<Tracked<N::Exec>> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().attach(call.reference(), exec, from).await;
-        call.stream(result)
+        call.stream(result).await
     }
 
     /// Sends a signal to a command's process group.
@@ -77,8 +77,8 @@ impl<N: Node> Service<N> {
         request: &SignalExec,
     ) -> Result<()> {
         check::signal(request.signal)?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().signal(call.reference(), exec, request.signal).await;
-        call.end(result)
+        call.end(result).await
     }
 }

@@ -22,9 +22,9 @@ impl<N: Node> Service<N> {
         request: &FilePath,
     ) -> Result<FileInfo> {
         request.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().stat_file(call.reference(), &request.path).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// A page of a directory.
@@ -34,11 +34,11 @@ impl<N: Node> Service<N> {
         request: &ListFiles,
     ) -> Result<FileList> {
         request.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let after = request.after.as_deref();
         let result =
             self.node().list_files(call.reference(), &request.path, after, request.limit).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// A file's bytes.
@@ -48,11 +48,11 @@ impl<N: Node> Service<N> {
         request: &ReadFile,
     ) -> Result<Tracked<ByteStream>> {
         request.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let offset = request.offset.unwrap_or(0);
         let result =
             self.node().read_file(call.reference(), &request.path, offset, request.length).await;
-        call.stream(result)
+        call.stream(result).await
     }
 
     /// A file's bytes, as many as `choose` wants when it is told how many there are: from an
@@ -64,17 +64,17 @@ impl<N: Node> Service<N> {
         choose: impl FnOnce(u64) -> Option<(u64, u64)> + Send,
     ) -> Result<(u64, Option<Tracked<ByteStream>>)> {
         ReadFile { path: path.to_owned(), offset: None, length: None }.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let node = self.node();
         let facts = match node.stat_file(call.reference(), path).await {
             Ok(facts) => facts,
-            Err(failed) => return call.end(Err(failed)),
+            Err(failed) => return call.end(Err(failed)).await,
         };
         match choose(facts.size_bytes) {
-            None => call.end(Ok((facts.size_bytes, None))),
+            None => call.end(Ok((facts.size_bytes, None))).await,
             Some((offset, length)) => {
                 let result = node.read_file(call.reference(), path, offset, Some(length)).await;
-                call.stream(result).map(|stream| (facts.size_bytes, Some(stream)))
+                call.stream(result).await.map(|stream| (facts.size_bytes, Some(stream)))
             }
         }
     }
@@ -87,7 +87,7 @@ impl<N: Node> Service<N> {
         content: ByteStream,
     ) -> Result<FileInfo> {
         request.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let options = WriteOptions {
             offset: request.offset,
             mode: request.mode,
@@ -95,7 +95,7 @@ impl<N: Node> Service<N> {
         };
         let result =
             self.node().write_file(call.reference(), &request.path, options, content).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Makes a directory.
@@ -105,12 +105,12 @@ impl<N: Node> Service<N> {
         request: &MakeDirectory,
     ) -> Result<()> {
         request.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self
             .node()
             .make_dir(call.reference(), &request.path, request.mode, request.parents)
             .await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Moves a file or directory.
@@ -120,9 +120,9 @@ impl<N: Node> Service<N> {
         request: &RenameFile,
     ) -> Result<()> {
         request.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().rename_file(call.reference(), &request.from, &request.to).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Removes a file or directory.
@@ -132,10 +132,10 @@ impl<N: Node> Service<N> {
         request: &RemoveFile,
     ) -> Result<()> {
         request.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result =
             self.node().remove_file(call.reference(), &request.path, request.recursive).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Changes permission bits.
@@ -145,9 +145,9 @@ impl<N: Node> Service<N> {
         request: &ChangeMode,
     ) -> Result<()> {
         request.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().chmod_file(call.reference(), &request.path, request.mode).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Changes below a path, as they happen.
@@ -157,10 +157,10 @@ impl<N: Node> Service<N> {
         request: &WatchFiles,
     ) -> Result<Tracked<mpsc::Receiver<WatchEvent>>> {
         request.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result =
             self.node().watch_files(call.reference(), &request.path, request.recursive).await;
-        call.stream(result)
+        call.stream(result).await
     }
 
     /// A tar of a file or directory.
@@ -170,9 +170,9 @@ impl<N: Node> Service<N> {
         request: &FilePath,
     ) -> Result<Tracked<ByteStream>> {
         request.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().get_archive(call.reference(), &request.path).await;
-        call.stream(result)
+        call.stream(result).await
     }
 
     /// Unpacks a tar.
@@ -183,7 +183,7 @@ impl<N: Node> Service<N> {
         content: ByteStream,
     ) -> Result<Archived> {
         request.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let options = ArchiveOptions {
             owners: request.owners,
             create: request.create,
@@ -191,14 +191,14 @@ impl<N: Node> Service<N> {
         };
         let result =
             self.node().put_archive(call.reference(), &request.path, options, content).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Ports that something inside listens on.
     pub async fn ports(&self, grant: Grant<ops::PortList>) -> Result<Vec<PortInfo>> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().ports(call.reference()).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// One TCP connection to a port inside.
@@ -208,8 +208,8 @@ impl<N: Node> Service<N> {
         port: u16,
     ) -> Result<Tracked<N::Tcp>> {
         check::port(port)?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().tcp(call.reference(), port).await;
-        call.stream(result)
+        call.stream(result).await
     }
 }

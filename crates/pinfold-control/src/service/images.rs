@@ -20,23 +20,23 @@ impl<N: Node> Service<N> {
         grant: Grant<ops::ImageList>,
         query: &PageQuery,
     ) -> Result<Page<ImageInfo>> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().images().await;
-        call.end(result.and_then(|all| page(all, query, |info| info.id)))
+        call.end(result.and_then(|all| page(all, query, |info| info.id))).await
     }
 
     /// One image.
     pub async fn image(&self, grant: Grant<ops::ImageRead>) -> Result<ImageInfo> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().get_image(call.reference()).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Removes an image, or one of its names.
     pub async fn remove_image(&self, grant: Grant<ops::ImageRemove>) -> Result<RemovedImages> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().remove_image(call.reference()).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Fetches an image.
@@ -46,9 +46,9 @@ impl<N: Node> Service<N> {
         request: PullImage,
         progress: Progress,
     ) -> Result<ImageInfo> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().pull_image(request, progress).await;
-        call.end_with(result, id_of)
+        call.end_with(result, id_of).await
     }
 
     /// Makes an image of an archive, a directory or a Debian release.
@@ -60,9 +60,9 @@ impl<N: Node> Service<N> {
         progress: Progress,
     ) -> Result<ImageInfo> {
         request.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().import_image(request, content, progress).await;
-        call.end_with(result, id_of)
+        call.end_with(result, id_of).await
     }
 
     /// Makes an image from steps.
@@ -74,16 +74,16 @@ impl<N: Node> Service<N> {
         progress: Progress,
     ) -> Result<ImageInfo> {
         request.check()?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().build_image(request, content, progress).await;
-        call.end_with(result, id_of)
+        call.end_with(result, id_of).await
     }
 
     /// Removes what nothing names or stands on.
     pub async fn prune_images(&self, grant: Grant<ops::ImagePrune>) -> Result<RemovedImages> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().prune_images().await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// An image as an OCI archive.
@@ -91,8 +91,8 @@ impl<N: Node> Service<N> {
         &self,
         grant: Grant<ops::ImageExport>,
     ) -> Result<Tracked<ByteStream>> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().export_image(call.reference()).await;
-        call.stream(result)
+        call.stream(result).await
     }
 }

@@ -5,44 +5,54 @@ use std::collections::BTreeMap;
 use pinfold_auth::{Grant, OPERATIONS, OperationInfo, ops};
 use pinfold_types::{
     Result,
+    access::Reach,
     api::{DoctorReport, RecoveryAction, ServerInfo},
 };
 
 use crate::{Node, Service};
 
 impl<N: Node> Service<N> {
-    /// Which server this is.
-    pub fn server(&self, grant: Grant<ops::ServerRead>) -> ServerInfo {
-        let _call = self.enter(grant);
+    /// Which server this is, and how many workspaces the caller sees.
+    pub async fn server(&self, grant: Grant<ops::ServerRead>) -> Result<ServerInfo> {
+        let call = self.enter(grant)?;
         let facts = &self.inner.facts;
+        let caller = call.caller().principal();
         let mut workspaces = BTreeMap::new();
         for workspace in self.node().list() {
-            *workspaces.entry(workspace.state.as_str().to_owned()).or_insert(0) += 1;
+            if self.access().sees_in(caller, workspace.owner, workspace.id) {
+                *workspaces.entry(workspace.state.as_str().to_owned()).or_insert(0) += 1;
+            }
         }
-        ServerInfo {
+        // Where the server lives is nobody's business who does not see everything.
+        let all = caller.authority().reach == Reach::All;
+        let answer = ServerInfo {
             version: facts.version.clone(),
             pid: std::process::id(),
-            home: facts.home.display().to_string(),
+            home: if all { facts.home.display().to_string() } else { String::new() },
             uptime_ms: u64::try_from(facts.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             workspaces,
-        }
+        };
+        call.looked(Ok(answer))
     }
 
     /// The operation table.
-    pub fn operations(&self, grant: Grant<ops::OperationList>) -> &'static [OperationInfo] {
-        let _call = self.enter(grant);
-        OPERATIONS
+    pub async fn operations(
+        &self,
+        grant: Grant<ops::OperationList>,
+    ) -> Result<&'static [OperationInfo]> {
+        self.enter(grant)?.looked(Ok(OPERATIONS))
     }
 
     /// What this machine can do.
     pub async fn doctor(&self, grant: Grant<ops::DoctorRun>) -> Result<DoctorReport> {
-        let call = self.enter(grant);
-        call.end(self.node().doctor().await)
+        let call = self.enter(grant)?;
+        call.looked(self.node().doctor().await)
     }
 
-    /// What recovery did at the start.
-    pub fn recovery(&self, grant: Grant<ops::RecoveryList>) -> Vec<RecoveryAction> {
-        let _call = self.enter(grant);
-        self.node().recovery()
+    /// What recovery did at the start, for those who see everything.
+    pub async fn recovery(&self, grant: Grant<ops::RecoveryList>) -> Result<Vec<RecoveryAction>> {
+        let call = self.enter(grant)?;
+        let all = call.caller().principal().authority().reach == Reach::All;
+        call.looked(Ok(if all { self.node().recovery() } else { Vec::new() }))
     }
 }

@@ -8,8 +8,8 @@ use pinfold_types::{
     workspace::{ForkOutcome, ForkWorkspace},
 };
 
-use super::workspaces::children;
-use crate::{Node, Service, check, page::page};
+use super::{narrowed, workspaces::children};
+use crate::{Node, Service, access::quota::exceeded, check, page::page};
 
 impl<N: Node> Service<N> {
     /// Takes a snapshot.
@@ -18,9 +18,45 @@ impl<N: Node> Service<N> {
         grant: Grant<ops::SnapshotCreate>,
         request: CreateSnapshot,
     ) -> Result<SnapshotInfo> {
-        let call = self.enter(grant);
-        let result = self.node().snapshot(call.reference(), request).await;
-        call.end_with(result, |info| vec![info.id.to_string()])
+        let call = self.enter(grant)?;
+        let result = match self.room_for_snapshot(call.reference()).await {
+            Ok(()) => self.node().snapshot(call.reference(), request).await,
+            Err(refused) => Err(refused),
+        };
+        call.end_with(result, |info| vec![info.id.to_string()]).await
+    }
+
+    /// Whether the quotas of the workspace's holder, and of everyone above, leave room for one
+    /// more (PRIV-04). Snapshots that are taken at the same instant may pass it together; the space
+    /// that they hold then counts against the next.
+    async fn room_for_snapshot(&self, workspace: &str) -> Result<()> {
+        let identity = self.access().identity();
+        let holder = self.node().holding(workspace)?.holder;
+        let line = identity.line(holder.principal);
+        let quotas = line.into_iter().map(|id| (id, identity.quota(id)));
+        let limited: Vec<_> = quotas
+            .filter(|(_, quota)| quota.snapshots.is_some() || quota.snapshot_bytes.is_some())
+            .collect();
+        if limited.is_empty() {
+            return Ok(());
+        }
+        let all = self.node().snapshots(None).await?;
+        for (id, quota) in limited {
+            let held = all.iter().filter(|info| identity.line(info.owner).contains(&id));
+            let (count, bytes) = held.fold((0_u64, 0_u64), |(count, bytes), info| {
+                let more = info.exclusive_bytes.or(info.referenced_bytes).unwrap_or(0);
+                (count + 1, bytes.saturating_add(more))
+            });
+            for (name, used, most) in [
+                ("snapshots", count, quota.snapshots),
+                ("snapshot_bytes", bytes, quota.snapshot_bytes),
+            ] {
+                if let Some(most) = most.filter(|most| used >= *most) {
+                    return Err(exceeded(name, most, Some(used)));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// One page of a workspace's snapshots, oldest first.
@@ -29,9 +65,9 @@ impl<N: Node> Service<N> {
         grant: Grant<ops::WorkspaceSnapshots>,
         query: &PageQuery,
     ) -> Result<Page<SnapshotInfo>> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().snapshots(Some(call.reference())).await;
-        call.end(result.and_then(|all| page(all, query, |info| info.id)))
+        call.looked(result.and_then(|all| page(all, query, |info| info.id)))
     }
 
     /// One page of all snapshots, oldest first.
@@ -40,23 +76,27 @@ impl<N: Node> Service<N> {
         grant: Grant<ops::SnapshotList>,
         query: &PageQuery,
     ) -> Result<Page<SnapshotInfo>> {
-        let call = self.enter(grant);
-        let result = self.node().snapshots(None).await;
-        call.end(result.and_then(|all| page(all, query, |info| info.id)))
+        let call = self.enter(grant)?;
+        let result = self.node().snapshots(None).await.map(|mut all| {
+            let caller = call.caller().principal();
+            all.retain(|info| self.access().sees_in(caller, info.owner, info.workspace));
+            all
+        });
+        call.looked(result.and_then(|all| page(all, query, |info| info.id)))
     }
 
     /// One snapshot.
     pub async fn snapshot(&self, grant: Grant<ops::SnapshotRead>) -> Result<SnapshotInfo> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().get_snapshot(call.reference()).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Removes a snapshot.
     pub async fn remove_snapshot(&self, grant: Grant<ops::SnapshotRemove>) -> Result<Removed> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().remove_snapshot(call.reference()).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Makes workspaces from a snapshot: a result or an error for each child.
@@ -66,8 +106,19 @@ impl<N: Node> Service<N> {
         request: ForkWorkspace,
     ) -> Result<Vec<ForkOutcome>> {
         check::fork(&request)?;
-        let call = self.enter(grant);
-        let result = self.node().fork_snapshot(call.reference(), request).await;
-        call.end_with(result, |outcomes| children(outcomes))
+        let call = self.enter(grant)?;
+        let source = self.node().snapshot_holding(call.reference()).await;
+        let reserved = source.and_then(|source| {
+            let limits = narrowed(&source.limits, &request.limits);
+            self.reserve(call.caller(), &limits, u64::from(request.count))
+        });
+        let result = match reserved {
+            Ok((_reserved, holder)) => {
+                let request = ForkWorkspace { holder, ..request };
+                self.node().fork_snapshot(call.reference(), request).await
+            }
+            Err(refused) => Err(refused),
+        };
+        call.end_with(result, |outcomes| children(outcomes)).await
     }
 }

@@ -4,13 +4,14 @@ use pinfold_auth::{Grant, ops};
 use pinfold_types::{
     Result,
     api::{LogsQuery, Page, PageQuery, RestoreWorkspace, RunRequest, WorkspaceLogs},
+    limits::{LimitKind, ResourceLimits},
     workspace::{
         CreateWorkspace, ForkOutcome, ForkWorkspace, UpdateWorkspace, WorkspaceInfo, WorkspaceStats,
     },
 };
 
-use super::Call;
-use crate::{Node, Service, Tracked, check, page::page};
+use super::{Call, narrowed};
+use crate::{Node, Service, Tracked, access::quota::Reservation, check, page::page};
 
 fn id_of(info: &WorkspaceInfo) -> Vec<String> {
     vec![info.id.to_string()]
@@ -32,19 +33,30 @@ impl<N: Node> Service<N> {
         request: CreateWorkspace,
     ) -> Result<WorkspaceInfo> {
         request.check()?;
-        let call = self.enter(grant);
-        let result = self.node().create(request).await;
-        call.end_with(result, id_of)
+        let call = self.enter(grant)?;
+        let result = match self.node().limits_for(&request) {
+            Ok(limits) => match self.reserve(call.caller(), &limits, 1) {
+                // What was reserved is given up once the workspace is there.
+                Ok((_reserved, holder)) => {
+                    self.node().create(CreateWorkspace { holder, ..request }).await
+                }
+                Err(refused) => Err(refused),
+            },
+            Err(refused) => Err(refused),
+        };
+        call.end_with(result, id_of).await
     }
 
     /// One page of all workspaces, oldest first.
-    pub fn list_workspaces(
+    pub async fn list_workspaces(
         &self,
         grant: Grant<ops::WorkspaceList>,
         query: &PageQuery,
     ) -> Result<Page<WorkspaceInfo>> {
-        let call = self.enter(grant);
-        call.end(page(self.node().list(), query, |info| info.id))
+        let call = self.enter(grant)?;
+        let mut seen = self.node().list();
+        seen.retain(|info| self.access().sees_in(call.caller().principal(), info.owner, info.id));
+        call.looked(page(seen, query, |info| info.id))
     }
 
     /// Makes a throw-away workspace for one command.
@@ -54,20 +66,31 @@ impl<N: Node> Service<N> {
         request: RunRequest,
     ) -> Result<(WorkspaceInfo, Tracked<N::Exec>)> {
         check::run(&request)?;
-        let Call { flight, record, .. } = self.enter(grant);
-        let result = self.node().run(request).await;
-        if let Some(record) = record {
-            let made = result.as_ref().map(|(info, _)| id_of(info)).unwrap_or_default();
-            record.end(&result, made);
-        }
-        result.map(|(info, exec)| (info, Tracked::new(exec, flight)))
+        let call = self.enter(grant)?;
+        let result = match self.node().limits_for(&request.workspace) {
+            Ok(limits) => match self.reserve(call.caller(), &limits, 1) {
+                Ok((_reserved, holder)) => {
+                    let workspace = CreateWorkspace { holder, ..request.workspace };
+                    self.node().run(RunRequest { workspace, ..request }).await
+                }
+                Err(refused) => Err(refused),
+            },
+            Err(refused) => Err(refused),
+        };
+        let tracked = call.stream_with(result, |(info, _)| id_of(info)).await?;
+        let mut made = None;
+        let tracked = tracked.map(|(info, exec)| {
+            made = Some(info);
+            exec
+        });
+        Ok((made.expect("set above"), tracked))
     }
 
     /// One workspace.
-    pub fn workspace(&self, grant: Grant<ops::WorkspaceRead>) -> Result<WorkspaceInfo> {
-        let call = self.enter(grant);
+    pub async fn workspace(&self, grant: Grant<ops::WorkspaceRead>) -> Result<WorkspaceInfo> {
+        let call = self.enter(grant)?;
         let result = self.node().get(call.reference());
-        call.end(result)
+        call.end(result).await
     }
 
     /// Changes a workspace.
@@ -77,16 +100,43 @@ impl<N: Node> Service<N> {
         change: UpdateWorkspace,
     ) -> Result<WorkspaceInfo> {
         check::update(&change)?;
-        let call = self.enter(grant);
-        let result = self.node().update(call.reference(), change).await;
-        call.end(result)
+        let call = self.enter(grant)?;
+        let result = match self.reserve_wider(&call, &change) {
+            Ok(_reserved) => self.node().update(call.reference(), change).await,
+            Err(refused) => Err(refused),
+        };
+        call.end(result).await
+    }
+
+    /// What limits that are raised need of the quotas: the new ones beside the old ones, as long
+    /// as the change is under way.
+    fn reserve_wider(
+        &self,
+        call: &Call<ops::WorkspaceUpdate>,
+        change: &UpdateWorkspace,
+    ) -> Result<Reservation> {
+        let held = self.node().holding(call.reference())?;
+        let mut more = ResourceLimits::default();
+        let mut raised = false;
+        for kind in LimitKind::ALL.iter().copied() {
+            let (old, new) = (held.limits.get(kind), change.limits.get(kind));
+            let by = new.zip(old).map(|(new, old)| new.saturating_sub(old));
+            raised |= by.is_some_and(|by| by > 0) || (old.is_none() && new.is_some());
+            more.set(kind, Some(by.unwrap_or(0)));
+        }
+        let line = self.access().identity().line(held.holder.principal);
+        if !raised {
+            return Ok(Reservation::open());
+        }
+        let holdings = || self.node().holdings();
+        self.access().quotas().reserve_more(self.access().identity(), line, &more, holdings)
     }
 
     /// Removes a workspace.
     pub async fn destroy_workspace(&self, grant: Grant<ops::WorkspaceDestroy>) -> Result<()> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().destroy(call.reference()).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Boots a workspace.
@@ -94,16 +144,16 @@ impl<N: Node> Service<N> {
         &self,
         grant: Grant<ops::WorkspaceStart>,
     ) -> Result<WorkspaceInfo> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().start(call.reference()).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Ends a workspace's processes.
     pub async fn stop_workspace(&self, grant: Grant<ops::WorkspaceStop>) -> Result<WorkspaceInfo> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().stop(call.reference()).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Freezes a workspace's processes.
@@ -111,9 +161,9 @@ impl<N: Node> Service<N> {
         &self,
         grant: Grant<ops::WorkspacePause>,
     ) -> Result<WorkspaceInfo> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().pause(call.reference()).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Thaws a workspace's processes.
@@ -121,9 +171,9 @@ impl<N: Node> Service<N> {
         &self,
         grant: Grant<ops::WorkspaceResume>,
     ) -> Result<WorkspaceInfo> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().resume(call.reference()).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Puts a workspace's disk back to a snapshot.
@@ -133,9 +183,9 @@ impl<N: Node> Service<N> {
         request: &RestoreWorkspace,
     ) -> Result<WorkspaceInfo> {
         check::snapshot_reference(&request.snapshot)?;
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().restore(call.reference(), &request.snapshot).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// Forks a workspace: a result or an error for each child.
@@ -145,9 +195,18 @@ impl<N: Node> Service<N> {
         request: ForkWorkspace,
     ) -> Result<Vec<ForkOutcome>> {
         check::fork(&request)?;
-        let call = self.enter(grant);
-        let result = self.node().fork(call.reference(), request).await;
-        call.end_with(result, |outcomes| children(outcomes))
+        let call = self.enter(grant)?;
+        let reserved = self.node().holding(call.reference()).and_then(|source| {
+            let limits = narrowed(&source.limits, &request.limits);
+            self.reserve(call.caller(), &limits, u64::from(request.count))
+        });
+        let result = match reserved {
+            Ok((_reserved, holder)) => {
+                self.node().fork(call.reference(), ForkWorkspace { holder, ..request }).await
+            }
+            Err(refused) => Err(refused),
+        };
+        call.end_with(result, |outcomes| children(outcomes)).await
     }
 
     /// What a workspace uses now.
@@ -155,9 +214,9 @@ impl<N: Node> Service<N> {
         &self,
         grant: Grant<ops::WorkspaceStats>,
     ) -> Result<WorkspaceStats> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().stats(call.reference()).await;
-        call.end(result)
+        call.end(result).await
     }
 
     /// What happened to a workspace, and its start-up command's last output.
@@ -166,8 +225,8 @@ impl<N: Node> Service<N> {
         grant: Grant<ops::WorkspaceLogs>,
         query: LogsQuery,
     ) -> Result<WorkspaceLogs> {
-        let call = self.enter(grant);
+        let call = self.enter(grant)?;
         let result = self.node().logs(call.reference(), query.after.unwrap_or(0)).await;
-        call.end(result)
+        call.end(result).await
     }
 }

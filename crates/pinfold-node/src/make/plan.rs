@@ -6,6 +6,7 @@ use pinfold_disk::Disk;
 use pinfold_store::{WorkspaceRow, WorkspaceSpec};
 use pinfold_types::{
     Error, ErrorCode, ImageId, ImageName, Result, SnapshotId, WorkspaceId, WorkspaceState,
+    access::Holder,
     exec::ExecSpec,
     limits::ResourceLimits,
     workspace::{CreateWorkspace, Lineage},
@@ -53,6 +54,7 @@ pub(crate) struct Draft {
     pub(crate) unlimited: bool,
     pub(crate) hostname: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) holder: Holder,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) command: Option<ExecSpec>,
     pub(crate) ttl_ms: Option<u64>,
@@ -118,6 +120,7 @@ impl Inner {
             unlimited,
             hostname: request.hostname,
             labels: request.labels,
+            holder: request.holder,
             env: request.env,
             command: request.command,
             ttl_ms: request.ttl_ms,
@@ -153,6 +156,7 @@ impl Inner {
                 unlimited: draft.unlimited,
                 hostname: draft.hostname,
                 labels: draft.labels,
+                holder: draft.holder,
                 command,
                 idle_ms: draft.idle_ms,
                 walls: None,

@@ -199,3 +199,29 @@ async fn facts_are_kept_across_a_restart() {
     assert_eq!(store.meta("pool").await.expect("read").as_deref(), Some("two"));
     assert_eq!(store.meta("pond").await.expect("read"), None);
 }
+
+#[tokio::test]
+async fn records_are_put_replaced_and_removed_by_kind() {
+    let home = Home::new();
+    let put =
+        |kind, id: &str, body: &str| Change::PutRecord { kind, id: id.into(), body: body.into() };
+    let store = home.store().await;
+    store
+        .apply(vec![
+            put("token", "b", "1"),
+            put("token", "a", "2"),
+            put("session", "a", "3"),
+            put("token", "b", "4"),
+        ])
+        .await
+        .expect("put");
+    store.close().await;
+    let store = home.store().await;
+    let tokens = store.records("token").await.expect("read");
+    assert_eq!(tokens, [("a".into(), "2".into()), ("b".into(), "4".into())]);
+    let gone = Change::DeleteRecord { kind: "token", id: "a".into() };
+    store.apply(vec![gone.clone(), gone]).await.expect("removed, and again");
+    assert_eq!(store.records("token").await.expect("read").len(), 1);
+    assert_eq!(store.records("session").await.expect("read").len(), 1, "of another kind");
+    store.close().await;
+}

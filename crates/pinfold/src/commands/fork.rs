@@ -29,6 +29,7 @@ pub(super) async fn fork(context: &Context, args: Fork) -> Result<u8> {
         ttl_ms: args.ttl.map(|time| time.0),
         stopped: args.stopped,
         labels: args.label.into_iter().map(|Pair(name, value)| (name, value)).collect(),
+        ..ForkWorkspace::default()
     };
     if !args.command.is_empty() {
         let mut spec = ExecSpec::argv(args.command);

@@ -3,21 +3,17 @@
 mod log;
 mod socket;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use pinfold_api::{Activity, Server, router};
-use pinfold_auth::Authorizer;
-use pinfold_control::{ServerFacts, Service};
+use pinfold_control::{Access, ServerFacts, Service};
 use pinfold_node::{LocalNode, NodeOptions};
 use pinfold_store::Store;
 use pinfold_types::{Error, Result, config::Config};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{config, embed, lock::Lock, prepare, ready};
+use super::{config, embed, keys, lock::Lock, prepare, ready};
 use crate::{args::server::Up, home::Home, output::Output};
 
 /// Blocking work (disks, images) has threads of its own; the rest needs few.
@@ -52,6 +48,15 @@ async fn serve(home: &Home, args: &Up, output: &Output, config: Config) -> Resul
     };
     let max_connections = usize::try_from(config.server.max_connections).unwrap_or(usize::MAX);
     let store = Store::open(&home.database()).await?;
+    let access = Access::open(
+        rustix::process::geteuid().as_raw(),
+        keys::token_key(home)?,
+        store.clone(),
+        config.rates.clone(),
+        &config.quotas,
+        &config.sessions,
+    )
+    .await?;
     let options = NodeOptions::new(
         home.path().to_owned(),
         config,
@@ -66,17 +71,18 @@ async fn serve(home: &Home, args: &Up, output: &Output, config: Config) -> Resul
         home: home.path().to_owned(),
         started,
     };
-    let service = Service::new(node.clone(), store, facts);
+    let service = Service::new(node.clone(), access.clone(), store, facts);
     let (activity, stop) = (Activity::default(), CancellationToken::new());
     let listening = socket::listen(home)?;
     let server = Server {
         listener: listening.listener()?,
-        router: router(service),
-        authorizer: Arc::new(Authorizer::new(rustix::process::geteuid().as_raw())),
+        router: router(service.clone()),
+        access,
         max_connections,
         activity: activity.clone(),
         stop: stop.clone(),
     };
+    let sweeping = AbortOnDropHandle::new(tokio::spawn(sweep(service)));
     let serving = tokio::spawn(server.run());
     ready(args);
     tracing::info!(home = %home.path().display(), took = ?started.elapsed(), "listening");
@@ -91,10 +97,23 @@ async fn serve(home: &Home, args: &Up, output: &Output, config: Config) -> Resul
     drop(listening);
     stop.cancel();
     let streams = serving.await.map_err(Error::internal)?;
+    drop(sweeping);
     // The node first: what its streams carry then outlives them.
     let closed = node.shutdown().await;
     streams.end().await;
     closed
+}
+
+/// How soon the streams of an expired credential end, at the latest (PF-01: within a second).
+const SWEEP: Duration = Duration::from_millis(250);
+
+async fn sweep(service: Service<LocalNode>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        service.sweep().await;
+    }
 }
 
 /// Returns with the reason to leave.

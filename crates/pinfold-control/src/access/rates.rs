@@ -1,0 +1,288 @@
+//! How often callers may call: token buckets, one for each principal and rate class, and one for
+//! everybody together (AUTH-13, F-14, F-15).
+//!
+//! A bucket belongs to a principal, so its sessions, tokens, surfaces and connections share it. What
+//! is recorded of a bucket is never more than what is in it: a piece is written off before it is
+//! used up, and time counts from the start of the server on, so a restart, clean or not, gives
+//! nothing away.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use pinfold_auth::operation::RateClass;
+use pinfold_store::{Change, Store};
+use pinfold_types::{
+    Error, ErrorCode, PrincipalId, Result,
+    config::{Rate, RateTable, RatesConfig},
+};
+
+/// Kind of the records.
+pub(super) const KIND: &str = "bucket";
+/// Most buckets that are remembered. A full one is as good as none, so those go first.
+const MAX_BUCKETS: usize = 20_000;
+/// The part of a bucket that is written off at once.
+const PIECE: f64 = 0.1;
+
+/// What a caller is told about its bucket (the `RateLimit` fields of the httpapi working group).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateState {
+    /// Calls that a full bucket holds.
+    pub limit: u32,
+    /// Calls left now.
+    pub remaining: u32,
+    /// Until the bucket is full again, in seconds.
+    pub reset_s: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    level: f64,
+    at: Timestamp,
+    /// What the record says; never more than `level`.
+    recorded: f64,
+}
+
+type Key = (Option<PrincipalId>, RateClass);
+
+/// All buckets.
+#[derive(Debug)]
+pub(crate) struct Rates {
+    config: RatesConfig,
+    buckets: Mutex<HashMap<Key, Bucket>>,
+    store: Store,
+}
+
+impl Rates {
+    pub(crate) async fn open(config: RatesConfig, store: Store, now: Timestamp) -> Result<Self> {
+        let mut buckets = HashMap::new();
+        for (id, body) in store.records(KIND).await? {
+            // A record that cannot be read is an empty bucket: nothing is given away.
+            let Some(key) = key_of(&id) else { continue };
+            let level = body.parse().ok().filter(|level: &f64| level.is_finite()).unwrap_or(0.0);
+            buckets.insert(key, Bucket { level, at: now, recorded: level });
+        }
+        Ok(Self { config, buckets: Mutex::new(buckets), store })
+    }
+
+    /// Takes one call out of the principal's bucket and out of everybody's.
+    pub(crate) fn take(
+        &self,
+        principal: PrincipalId,
+        owner: bool,
+        class: RateClass,
+        now: Timestamp,
+    ) -> Result<Option<RateState>> {
+        let own = rate(if owner { &self.config.owner } else { &self.config.tokens }, class);
+        let all = rate(&self.config.global, class);
+        if own.is_none() && all.is_none() {
+            return Ok(None);
+        }
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= MAX_BUCKETS {
+            let config = &self.config;
+            buckets.retain(|key, bucket| {
+                let table = if key.0.is_some() { &config.tokens } else { &config.global };
+                rate(table, key.1)
+                    .is_some_and(|rate| filled(bucket, rate, now) < f64::from(rate.burst))
+            });
+        }
+        let mut changes = Vec::new();
+        // Both are looked at before either pays.
+        let keys = [(Some(principal), own, "your"), (None, all, "everybody's")];
+        for (who, rate, whose) in keys {
+            let Some(rate) = rate else { continue };
+            let bucket = buckets.entry((who, class)).or_insert_with(|| full(rate, now));
+            bucket.level = filled(bucket, rate, now);
+            bucket.at = bucket.at.max(now);
+            if bucket.level < 1.0 {
+                return Err(limited(class, rate, whose, bucket.level));
+            }
+        }
+        let mut state = None;
+        for (who, rate, _) in keys {
+            let Some(rate) = rate else { continue };
+            let Some(bucket) = buckets.get_mut(&(who, class)) else { continue };
+            bucket.level -= 1.0;
+            let piece = f64::from(rate.burst) * PIECE;
+            if bucket.level < bucket.recorded || bucket.level > bucket.recorded + 2.0 * piece + 1.0
+            {
+                bucket.recorded = (bucket.level - piece).max(0.0);
+                changes.push(Change::PutRecord {
+                    kind: KIND,
+                    id: id_of((who, class)),
+                    body: bucket.recorded.to_string(),
+                });
+            }
+            state = state.or(Some(told(bucket, rate)));
+        }
+        drop(buckets);
+        if !changes.is_empty() {
+            self.store.apply_relaxed(changes);
+        }
+        Ok(state)
+    }
+}
+
+fn rate(table: &RateTable, class: RateClass) -> Option<Rate> {
+    match class {
+        RateClass::Create => table.create,
+        RateClass::Exec => table.exec,
+        RateClass::Default => table.default,
+        RateClass::Login => table.login,
+        RateClass::Stream => table.stream,
+    }
+}
+
+fn full(rate: Rate, now: Timestamp) -> Bucket {
+    let level = f64::from(rate.burst);
+    Bucket { level, at: now, recorded: level }
+}
+
+/// What is in it after the time that has passed. A clock that goes backwards adds nothing.
+fn filled(bucket: &Bucket, rate: Rate, now: Timestamp) -> f64 {
+    let seconds = now.duration_since(bucket.at).as_secs_f64().max(0.0);
+    (bucket.level + seconds * f64::from(rate.per_second)).min(f64::from(rate.burst))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded by the burst")]
+fn told(bucket: &Bucket, rate: Rate) -> RateState {
+    let missing = f64::from(rate.burst) - bucket.level;
+    RateState {
+        limit: rate.burst,
+        remaining: bucket.level.max(0.0) as u32,
+        reset_s: (missing / f64::from(rate.per_second)).ceil().max(0.0) as u64,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most some seconds")]
+fn limited(class: RateClass, rate: Rate, whose: &str, level: f64) -> Error {
+    let wait_ms = ((1.0 - level) / f64::from(rate.per_second) * 1000.0).ceil() as u64;
+    let mut error = Error::new(
+        ErrorCode::RateLimited,
+        format!(
+            "too many calls of the class {}: {whose} limit is {} a second, {} at once",
+            word(class),
+            rate.per_second,
+            rate.burst
+        ),
+    )
+    .hint("wait as long as Retry-After says");
+    error.retry_after_ms = Some(wait_ms.max(1));
+    error
+}
+
+pub(crate) const fn word(class: RateClass) -> &'static str {
+    match class {
+        RateClass::Create => "create",
+        RateClass::Exec => "exec",
+        RateClass::Default => "default",
+        RateClass::Login => "login",
+        RateClass::Stream => "stream",
+    }
+}
+
+fn id_of((who, class): Key) -> String {
+    match who {
+        Some(principal) => format!("{principal}/{}", word(class)),
+        None => format!("all/{}", word(class)),
+    }
+}
+
+fn key_of(id: &str) -> Option<Key> {
+    use RateClass::{Create, Default, Exec, Login, Stream};
+    let (who, class) = id.split_once('/')?;
+    let class = [Create, Exec, Default, Login, Stream].into_iter().find(|c| word(*c) == class)?;
+    let who = if who == "all" { None } else { Some(who.parse().ok()?) };
+    Some((who, class))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    fn config(create: Rate, global: Option<Rate>) -> RatesConfig {
+        let mut config = RatesConfig::default();
+        config.tokens.create = Some(create);
+        config.global.create = global;
+        config
+    }
+
+    async fn store(dir: &tempfile::TempDir) -> Store {
+        use std::os::unix::fs::PermissionsExt;
+        let private = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(dir.path(), private).expect("private");
+        Store::open(dir.path().join("state.db")).await.expect("a store")
+    }
+
+    fn calls(rates: &Rates, who: PrincipalId, now: Timestamp) -> u32 {
+        let mut made = 0;
+        while rates.take(who, false, RateClass::Create, now).is_ok() {
+            made += 1;
+        }
+        made
+    }
+
+    #[tokio::test]
+    async fn a_burst_then_the_rate_and_a_restart_gives_nothing_away() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let limits = config(Rate { per_second: 2, burst: 20 }, None);
+        let now = Timestamp::from_second(1_000_000).expect("a time");
+        let (who, other) = (PrincipalId::generate(), PrincipalId::generate());
+        let store = store(&dir).await;
+        let rates = Rates::open(limits.clone(), store.clone(), now).await.expect("opens");
+        assert_eq!(calls(&rates, who, now), 20);
+        let refused = rates.take(who, false, RateClass::Create, now).expect_err("empty");
+        assert_eq!((refused.code, refused.retry_after_ms), (ErrorCode::RateLimited, Some(500)));
+        let later = now + SignedDuration::from_secs(3);
+        assert_eq!(calls(&rates, who, later), 6);
+        assert_eq!(calls(&rates, other, later), 20, "a bucket of its own");
+        store.flush().await.expect("written");
+        drop(rates);
+        let again = Rates::open(limits, store.clone(), later).await.expect("opens again");
+        assert_eq!(calls(&again, who, later), 0, "as empty as it was left");
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_crash_at_any_call_never_leaves_more_than_was_there() {
+        let limits = config(Rate { per_second: 1, burst: 50 }, None);
+        let now = Timestamp::from_second(1_000_000).expect("a time");
+        for used in [1, 4, 5, 6, 17, 49] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let who = PrincipalId::generate();
+            let store = store(&dir).await;
+            let rates = Rates::open(limits.clone(), store.clone(), now).await.expect("opens");
+            for _ in 0..used {
+                rates.take(who, false, RateClass::Create, now).expect("there is room");
+            }
+            store.flush().await.expect("written");
+            let again = Rates::open(limits.clone(), store.clone(), now).await.expect("opens again");
+            assert!(calls(&again, who, now) <= 50 - used, "after {used}");
+            store.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_ceiling_holds_for_all_together() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let all = Some(Rate { per_second: 1, burst: 15 });
+        let now = Timestamp::from_second(1_000_000).expect("a time");
+        let store = store(&dir).await;
+        let limits = config(Rate { per_second: 1, burst: 10 }, all);
+        let rates = Rates::open(limits, store.clone(), now).await.expect("opens");
+        assert_eq!(calls(&rates, PrincipalId::generate(), now), 10);
+        assert_eq!(calls(&rates, PrincipalId::generate(), now), 5);
+        let back = now - SignedDuration::from_secs(3600);
+        assert_eq!(
+            calls(&rates, PrincipalId::generate(), back),
+            0,
+            "a clock set back adds nothing"
+        );
+        store.close().await;
+    }
+}
