@@ -34,7 +34,7 @@ fn file_error<'a>(
 }
 
 /// `None` when nothing is there.
-fn look(path: &Path) -> Result<Option<fs::Metadata>, StoreError> {
+pub(crate) fn look(path: &Path) -> Result<Option<fs::Metadata>, StoreError> {
     match fs::symlink_metadata(path) {
         Ok(facts) => Ok(Some(facts)),
         Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
@@ -42,7 +42,11 @@ fn look(path: &Path) -> Result<Option<fs::Metadata>, StoreError> {
     }
 }
 
-fn check_private(path: &Path, facts: &fs::Metadata, directory: bool) -> Result<(), StoreError> {
+pub(crate) fn check_private(
+    path: &Path,
+    facts: &fs::Metadata,
+    directory: bool,
+) -> Result<(), StoreError> {
     let refuse = |problem: String, mend: String| {
         Err(StoreError::Permissions { path: path.to_owned(), problem, mend })
     };

@@ -23,6 +23,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod change;
 mod connect;
 mod error;

@@ -1,5 +1,6 @@
 //! The store from outside: what it keeps, what it refuses, and what survives.
 
+mod audit;
 mod commit;
 mod kill;
 mod opening;

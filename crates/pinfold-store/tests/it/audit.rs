@@ -1,0 +1,4 @@
+//! The audit log from outside.
+
+mod basics;
+mod sample;
