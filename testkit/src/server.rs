@@ -28,6 +28,8 @@ pub struct ServerOptions {
     pub config: String,
     /// More environment for the server.
     pub env: Vec<(String, String)>,
+    /// Words after `up --listen`; none by default, so that servers of tests do not meet.
+    pub listen: Vec<String>,
     /// Another binary than the debug build's.
     pub program: Option<PathBuf>,
 }
@@ -120,6 +122,7 @@ impl Server {
         let mut command = self.command();
         command
             .arg("up")
+            .args(self.listen_words())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second descriptor"))
             .stderr(log);
@@ -132,6 +135,25 @@ impl Server {
             }
             UnixStream::connect(&socket).ok()
         });
+    }
+
+    fn listen_words(&self) -> Vec<String> {
+        let none = ["none".to_owned()];
+        let words = if self.options.listen.is_empty() { &none[..] } else { &self.options.listen };
+        words.iter().flat_map(|word| ["--listen".to_owned(), word.clone()]).collect()
+    }
+
+    /// TCP addresses that the server says it listens on, in order.
+    ///
+    /// # Panics
+    /// When it says something else.
+    pub fn tcp(&self) -> Vec<std::net::SocketAddr> {
+        let urls = ["listening on http://", "listening on https://"];
+        let printed = self.printed();
+        let found = printed
+            .lines()
+            .filter_map(|line| urls.iter().find_map(|start| line.strip_prefix(start)));
+        found.map(|address| address.parse().expect("an address")).collect()
     }
 
     fn log_path(&self) -> PathBuf {

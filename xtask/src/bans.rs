@@ -87,8 +87,9 @@ const BANS: &[Ban] = &[
             "crates/pinfold/",
             "crates/pinfold-guest/",
             "crates/pinfold-attack/",
+            "crates/pinfold-api/src/listen/", // the control plane's own addresses
         ],
-        why: "the server listens on its unix socket only; ports are forwarded by the command line",
+        why: "the server listens in one place; ports are forwarded by the command line",
     },
     Ban {
         words: &["sqlx", "rusqlite"],

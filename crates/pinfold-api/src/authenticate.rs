@@ -4,36 +4,20 @@
 //! What a request presents is taken as a whole: with a credential that does not stand it is
 //! refused, even where the connection alone would have been enough.
 
-use std::net::SocketAddr;
-
 use axum::{
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use http::{HeaderName, HeaderValue, header};
-use pinfold_auth::{Caller, PeerCredentials, Surface, unauthenticated};
+use pinfold_auth::{Caller, Surface, unauthenticated};
 use pinfold_control::Access;
 use pinfold_types::{Error, ErrorCode, RequestId, Result, SessionId};
 
-use crate::{reply::Failure, upgrade::StreamGuard};
+use crate::{listen::Peer, reply::Failure, upgrade::StreamGuard};
 
 /// The session that a request belongs to. It authenticates nobody (AUTH-05).
 pub(crate) const SESSION: HeaderName = HeaderName::from_static("pinfold-session");
-
-/// The other end of a connection, as the listener saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// A process of this machine, as the kernel says.
-    Unix(PeerCredentials),
-    /// Somebody on the network, or on the loopback.
-    Tcp {
-        /// Address and port.
-        address: SocketAddr,
-        /// Whether the connection is encrypted.
-        tls: bool,
-    },
-}
 
 /// Recognises the caller of every request, or refuses it.
 pub(crate) async fn layer(

@@ -9,11 +9,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use pinfold_types::{Error, ErrorCode, RequestId};
+use pinfold_types::{
+    Error, ErrorCode, RequestId,
+    config::{Host, split_port},
+};
 
 use crate::{
+    listen::Peer,
     problem::{PROBLEM_JSON, Problem},
     reply::Failure,
+    site::secure,
 };
 
 /// Most bytes of a path with its query: `PATH_MAX` percent-encoded, and room.
@@ -31,6 +36,8 @@ pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let peer = request.extensions().get::<Peer>().copied();
+    let named_loopback = named_loopback(&request);
     request.extensions_mut().insert(id);
     let mut response = if target > MAX_TARGET_BYTES {
         let message = format!("the path is longer than {MAX_TARGET_BYTES} bytes");
@@ -52,13 +59,21 @@ pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(REQUEST_ID, value);
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    secure(headers, peer, named_loopback);
     response
 }
 
 fn header_bytes(request: &Request) -> usize {
     request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
+/// Whether the request calls us by a loopback name.
+fn named_loopback(request: &Request) -> bool {
+    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    host.and_then(split_port)
+        .and_then(|(host, _port)| host.parse::<Host>().ok())
+        .is_some_and(|host| host.is_loopback())
 }
 
 /// A fault of ours is an error of the log; what a caller did wrong is not.
@@ -77,6 +92,13 @@ fn problem(response: &mut Response, error: &Error, id: RequestId) {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     headers.remove(header::CONTENT_LENGTH);
+    if response.status() == StatusCode::UNAUTHORIZED {
+        // RFC 6750 §3. A surface that knows more has said more.
+        response
+            .headers_mut()
+            .entry(header::WWW_AUTHENTICATE)
+            .or_insert(HeaderValue::from_static("Bearer realm=\"pinfold\""));
+    }
     let busy = matches!(
         response.status(),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE

@@ -4,7 +4,7 @@
 //! A handler gets a [`call::Call`], which exists only after the grant was given, hands it to one
 //! service function and renders what comes back. What this room refuses: bodies, paths, headers
 //! and frames over their limits, JSON with unknown fields, callers without a credential
-//! that stands.
+//! that stands, and over TCP: names that are not the server's, pages that nobody named.
 #![forbid(unsafe_code)]
 
 mod authenticate;
@@ -16,12 +16,13 @@ pub mod problem;
 mod range;
 mod reply;
 mod routes;
+mod site;
 mod streams;
 mod upgrade;
 pub mod ws;
 
-pub use authenticate::Peer;
-pub use listen::{Activity, Server};
+pub use listen::{Activity, Peer, Server, Tcp};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::{routed, router};
+pub use site::Site;
 pub use upgrade::Streams;

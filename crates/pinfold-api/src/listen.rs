@@ -1,40 +1,49 @@
-//! The unix socket: peer credentials, bounds of connections, graceful end.
+//! Listening: the unix socket, TCP, bounds of connections, a graceful end.
+//!
+//! Every connection says who is at its other end ([`Peer`]) in the extensions of each of its
+//! requests; nothing here decides what a caller may do. Whatever is slow or hostile about a
+//! connection (its handshake, its heads, how many there are) is bounded here, off the loops that
+//! accept, so that it costs nobody else anything.
+
+mod connection;
+mod peer;
+mod places;
+mod tcp;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    middleware::{from_fn, from_fn_with_state},
+};
 use futures_util::FutureExt;
-use http::Request;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use pinfold_auth::PeerCredentials;
 use pinfold_control::Access;
-use pinfold_types::{Error, ErrorCode, Result};
+use pinfold_types::{Error, Result};
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Semaphore, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt;
 
+use self::{
+    connection::{Line, refuse, serve},
+    places::{Place, Places, full},
+};
+pub use self::{peer::Peer, tcp::Tcp};
 use crate::{
-    authenticate::Peer,
+    layers, site,
+    site::Site,
     upgrade::{StreamGuard, Streams},
 };
 
-/// A request's head must be complete this soon.
-const HEAD_WAIT: Duration = Duration::from_secs(15);
-/// Most bytes of a request's head, and most that is read of a body at once: an upload travels on in
-/// pieces of this size.
-const READ_BYTES: usize = 256 << 10;
-/// Most headers of a request.
-const HEADERS: usize = 64;
 /// Callers that are being refused at once; more are cut off.
 const REFUSALS: usize = 64;
-/// How long a refusal may take.
-const REFUSAL_WAIT: Duration = Duration::from_secs(2);
 /// How long calls under way may take to end when the server stops.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a loop waits when there is nothing left to accept with: out of descriptors, most
+/// likely, so some connections have to end first.
+const EXHAUSTED: Duration = Duration::from_millis(50);
 
 /// How many connections are open, for a server that leaves when idle.
 #[derive(Clone, Debug)]
@@ -79,20 +88,25 @@ impl Drop for Open {
 /// What a connection holds until it, or the stream that it became, ends.
 #[derive(Debug)]
 struct Held {
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
     _open: Open,
 }
 
-/// Serves `router` on `listener` until `stop`.
+/// Serves `router` on `listener` and `tcp` until `stop`.
 #[derive(Debug)]
 pub struct Server {
-    /// The listening socket.
+    /// The unix socket.
     pub listener: UnixListener,
+    /// TCP addresses.
+    pub tcp: Vec<Tcp>,
+    /// Under which names, and to which pages, it answers over TCP.
+    pub site: Site,
     /// The routes.
     pub router: Router,
     /// Recognises callers.
     pub access: Access,
-    /// Most connections at once.
+    /// Most connections at once: of the unix socket, and as many again of all TCP addresses, so
+    /// that strangers cannot take the owner's place.
     pub max_connections: usize,
     /// Counts connections.
     pub activity: Activity,
@@ -100,61 +114,55 @@ pub struct Server {
     pub stop: CancellationToken,
 }
 
+/// What all loops share.
+#[derive(Clone, Debug)]
+struct Shared {
+    router: Router,
+    activity: Activity,
+    streams: Streams,
+    calls: TaskTracker,
+    refusals: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+impl Shared {
+    /// What a connection of this place holds, where its streams find it.
+    fn hold(&self, place: Place) -> StreamGuard {
+        let held = Held { _place: place, _open: self.activity.begin() };
+        StreamGuard::new(self.streams.clone(), Arc::new(held))
+    }
+}
+
 impl Server {
     /// Runs until stopped and calls under way have ended. Streams go on until the
     /// [`Streams`] that come back are ended, so that the node can be closed before them: a
     /// throw-away workspace then outlives the server, and its client finds it again.
     pub async fn run(self) -> Streams {
-        let Self { listener, router, access, max_connections, activity, stop } = self;
-        let limit = Arc::new(Semaphore::new(max_connections));
-        let refusals = Arc::new(Semaphore::new(REFUSALS));
-        let calls = TaskTracker::new();
-        let streams = Streams::default();
-        loop {
-            let stream = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _address)) => stream,
-                    Err(error) => {
-                        // Out of descriptors, most likely: let some connections end.
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        continue;
-                    }
-                },
-            };
-            let principal = identify(&stream, &access);
-            let admitted = principal.and_then(|peer| {
-                let permit = Arc::clone(&limit).try_acquire_owned();
-                permit.map(|permit| (peer, permit)).map_err(|_| full(max_connections))
-            });
-            match admitted {
-                Ok((peer, permit)) => {
-                    let held = Arc::new(Held { _permit: permit, _open: activity.begin() });
-                    let guard = StreamGuard::new(streams.clone(), held);
-                    let (router, stop) = (router.clone(), stop.clone());
-                    calls.spawn(connection(stream, router, peer, guard, stop, true));
-                }
-                Err(error) => {
-                    tracing::warn!(code = %error.code, cause = error.internal, "{error}");
-                    if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
-                        calls.spawn(refuse(stream, error, permit));
-                    }
-                }
-            }
+        let Self { listener, tcp, site, router, access, max_connections, activity, stop } = self;
+        let site = Arc::new(site.until(stop.clone()));
+        // Outermost last: every answer, of whatever route, is framed; every request has passed
+        // the gate.
+        let router =
+            router.layer(from_fn_with_state(site, site::gate)).layer(from_fn(layers::frame));
+        let shared = Shared {
+            router,
+            activity,
+            streams: Streams::default(),
+            calls: TaskTracker::new(),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            stop,
+        };
+        let strangers = Places::new(max_connections);
+        let loops = TaskTracker::new();
+        for socket in tcp {
+            loops.spawn(socket.accept(shared.clone(), strangers.clone()));
         }
-        // Whoever connected before the socket's name was taken away is still answered.
-        while let Some(Ok((stream, _address))) = listener.accept().now_or_never() {
-            if let Ok(peer) = identify(&stream, &access)
-                && let Ok(permit) = Arc::clone(&limit).try_acquire_owned()
-            {
-                let held = Arc::new(Held { _permit: permit, _open: activity.begin() });
-                let guard = StreamGuard::new(streams.clone(), held);
-                let last = CancellationToken::new();
-                calls.spawn(connection(stream, router.clone(), peer, guard, last, false));
-            }
-        }
+        loops.close();
+        let unix = Unix { access, places: Places::new(max_connections), shared };
+        unix.accept(&listener).await;
         drop(listener);
+        loops.wait().await;
+        let Shared { calls, streams, .. } = unix.shared;
         calls.close();
         if tokio::time::timeout(DRAIN, calls.wait()).await.is_err() {
             tracing::warn!(left = calls.len(), "some calls did not end in time");
@@ -163,72 +171,70 @@ impl Server {
     }
 }
 
-fn full(max_connections: usize) -> Error {
-    Error::new(
-        ErrorCode::RateLimited,
-        format!("the server has {max_connections} connections already"),
-    )
-    .hint("close some, or raise server.max_connections")
+/// The loop of the unix socket, whose callers the kernel names.
+struct Unix {
+    access: Access,
+    places: Places,
+    shared: Shared,
 }
 
-/// Nobody but the owner and root is let in at all; each request is authenticated again.
-fn identify(stream: &UnixStream, access: &Access) -> Result<Peer> {
-    let credentials = stream.peer_cred().map_err(Error::internal)?;
-    let credentials = PeerCredentials { uid: credentials.uid() };
-    access.authenticate_peer(credentials)?;
-    Ok(Peer::Unix(credentials))
-}
-
-async fn connection(
-    stream: UnixStream,
-    router: Router,
-    peer: Peer,
-    guard: StreamGuard,
-    stop: CancellationToken,
-    keep_alive: bool,
-) {
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        request.extensions_mut().insert(guard.clone());
-        router.clone().oneshot(request.map(axum::body::Body::new))
-    });
-    let serving = builder()
-        .keep_alive(keep_alive)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    tokio::pin!(serving);
-    let ended = tokio::select! {
-        ended = &mut serving => ended,
-        () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+impl Unix {
+    async fn accept(&self, listener: &UnixListener) {
+        loop {
+            let stream = tokio::select! {
+                () = self.shared.stop.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _address)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(EXHAUSTED).await;
+                        continue;
+                    }
+                },
+            };
+            if let Some((stream, error)) = self.admit(stream, self.shared.stop.clone(), true) {
+                tracing::warn!(code = %error.code, cause = error.internal, "{error}");
+                if let Ok(permit) = Arc::clone(&self.shared.refusals).try_acquire_owned() {
+                    self.shared.calls.spawn(refuse(stream, error, permit));
+                }
+            }
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
+        // Whoever connected before the socket's name was taken away is still answered.
+        while let Some(Ok((stream, _address))) = listener.accept().now_or_never() {
+            let _refused = self.admit(stream, CancellationToken::new(), false);
+        }
     }
-}
 
-/// Answers the first request of a caller that is not let in, and closes.
-async fn refuse(stream: UnixStream, error: Error, permit: OwnedSemaphorePermit) {
-    let router = crate::routes::refusing(error);
-    let service = service_fn(move |request: Request<Incoming>| {
-        router.clone().oneshot(request.map(axum::body::Body::new))
-    });
-    let mut builder = builder();
-    let serving = builder.keep_alive(false).serve_connection(TokioIo::new(stream), service);
-    // Whoever is refused gets no time to waste.
-    let _ended = tokio::time::timeout(REFUSAL_WAIT, serving).await;
-    drop(permit);
-}
+    /// Serves a caller that is let in; gives back one that is not, and why.
+    fn admit(
+        &self,
+        stream: UnixStream,
+        stop: CancellationToken,
+        keep_alive: bool,
+    ) -> Option<(UnixStream, Error)> {
+        let admitted = self.identify(&stream).and_then(|known| {
+            self.places.take().map(|place| (known, place)).ok_or_else(|| full(&self.places))
+        });
+        match admitted {
+            Ok((credentials, place)) => {
+                let line = Line {
+                    peer: Peer::Unix(credentials),
+                    local: None,
+                    guard: self.shared.hold(place),
+                };
+                let router = self.shared.router.clone();
+                self.shared.calls.spawn(serve(stream, router, line, stop, keep_alive));
+                None
+            }
+            Err(error) => Some((stream, error)),
+        }
+    }
 
-fn builder() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WAIT)
-        .max_buf_size(READ_BYTES)
-        .max_headers(HEADERS)
-        .half_close(false);
-    builder
+    /// Nobody but the owner and root is let in at all; each request is authenticated again.
+    fn identify(&self, stream: &UnixStream) -> Result<PeerCredentials> {
+        let credentials = stream.peer_cred().map_err(Error::internal)?;
+        let credentials = PeerCredentials { uid: credentials.uid() };
+        self.access.authenticate_peer(credentials)?;
+        Ok(credentials)
+    }
 }

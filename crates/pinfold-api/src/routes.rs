@@ -36,7 +36,8 @@ use crate::{
 /// Longest that a call with one JSON answer may take: a fork of a thousand, a copied disk.
 const CALL: Duration = Duration::from_mins(15);
 
-/// The routes of a service.
+/// The routes of a service. The server that serves them frames every answer and lets no request
+/// past its gate that is not for it.
 pub fn router<N: Node>(service: Service<N>) -> Router {
     let Table { router, .. } = table();
     let access = service.access().clone();
@@ -46,7 +47,6 @@ pub fn router<N: Node>(service: Service<N>) -> Router {
         .with_state(service)
         .layer(from_fn_with_state(Keys::default(), idempotency::layer))
         .layer(from_fn_with_state(access, authenticate::layer))
-        .layer(from_fn(layers::frame))
 }
 
 /// Names of the operations that have a route, for the test that all of them do.

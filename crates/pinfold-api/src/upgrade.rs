@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode, header, request::Parts};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use pinfold_types::{Error, ErrorCode, Result};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::ws::{BoxRead, BoxWrite, Receiver, Role, Sender, accept_key};
@@ -94,10 +94,6 @@ impl Upgrade {
         if !has(header::SEC_WEBSOCKET_VERSION, "13") {
             return bad("Sec-WebSocket-Version must be 13");
         }
-        // No page of a browser has business on this socket (F-06, AX-12).
-        if parts.headers.contains_key(header::ORIGIN) {
-            return Err(Error::new(ErrorCode::Forbidden, "browsers are not let in here"));
-        }
         let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
         let Some(key) = key else { return bad("Sec-WebSocket-Key is missing or malformed") };
         let accept = accept_key(key.as_bytes());
@@ -145,7 +141,7 @@ impl Upgrade {
     }
 }
 
-/// The two halves, without a lock between them where the connection is a unix socket.
+/// The two halves, without a lock between them where the connection is a plain socket.
 fn split(upgraded: Upgraded) -> (Sender, Receiver) {
     let (read, write, already): (BoxRead, BoxWrite, _) =
         match upgraded.downcast::<TokioIo<UnixStream>>() {
@@ -156,10 +152,16 @@ fn split(upgraded: Upgraded) -> (Sender, Receiver) {
                 let (read, write) = socket.into_split();
                 (Box::pin(read), Box::pin(write), parts.read_buf)
             }
-            Err(other) => {
-                let (read, write) = tokio::io::split(TokioIo::new(other));
-                (Box::pin(read), Box::pin(write), bytes::Bytes::new())
-            }
+            Err(other) => match other.downcast::<TokioIo<TcpStream>>() {
+                Ok(parts) => {
+                    let (read, write) = parts.io.into_inner().into_split();
+                    (Box::pin(read), Box::pin(write), parts.read_buf)
+                }
+                Err(other) => {
+                    let (read, write) = tokio::io::split(TokioIo::new(other));
+                    (Box::pin(read), Box::pin(write), bytes::Bytes::new())
+                }
+            },
         };
     (Sender::new(write, Role::Server), Receiver::new(read, Role::Server, &already))
 }

@@ -85,7 +85,7 @@ pub fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
 }
 
 /// The addresses of this machine itself, public ones included: dialling them comes back here.
-pub(crate) fn own() -> BTreeSet<IpAddr> {
+pub fn own() -> BTreeSet<IpAddr> {
     let v4 = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
     let v6 = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     own_from(&v4, &v6)

@@ -1,5 +1,8 @@
 //! The configuration file `config.toml` and its defaults. Unknown keys are errors (AX-18).
 
+mod origin;
+mod server;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +11,11 @@ use crate::{
     Error, ErrorCode, ImageName,
     access::Quota,
     limits::{LimitKind, ResourceLimits},
+};
+
+pub use self::{
+    origin::{Host, Origin, split_port},
+    server::{LogFormat, ServerConfig, StreamsConfig, TerminalsConfig, TlsMode},
 };
 
 /// The whole configuration. Read from `$PINFOLD_HOME/config.toml`; every key has a default.
@@ -28,6 +36,10 @@ pub struct Config {
     pub quotas: QuotasConfig,
     /// Sessions.
     pub sessions: SessionsConfig,
+    /// Open streams.
+    pub streams: StreamsConfig,
+    /// Terminals in workspaces.
+    pub terminals: TerminalsConfig,
 }
 
 /// `[workspaces]`
@@ -185,31 +197,6 @@ pub struct RegistryConfig {
     pub password: Option<String>,
 }
 
-/// `[server]`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ServerConfig {
-    /// A server that a command started by itself leaves after this long without work.
-    pub idle_exit_ms: u64,
-    /// Log filter, in the syntax of tracing-subscriber's `EnvFilter`.
-    pub log: String,
-    /// `text` or `json`.
-    pub log_format: LogFormat,
-    /// Most connections at once.
-    pub max_connections: u32,
-}
-
-impl Default for ServerConfig {
-    fn default() -> Self {
-        Self {
-            idle_exit_ms: 60_000,
-            log: "info".into(),
-            log_format: LogFormat::Text,
-            max_connections: 4096,
-        }
-    }
-}
-
 /// A rate: so many calls a second on the average, so many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -292,17 +279,6 @@ impl Default for SessionsConfig {
     }
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One object a line.
-    Json,
-}
-
 impl Config {
     /// Reads the text of a configuration file.
     pub fn parse(text: &str) -> Result<Self, Error> {
@@ -320,6 +296,8 @@ impl Config {
     fn check(&self) -> Result<(), Error> {
         self.workspaces.defaults.check()?;
         self.workspaces.ceilings.check()?;
+        self.server.check()?;
+        self.streams.check()?;
         let bad = |why: &str| Err(Error::new(ErrorCode::InvalidArgument, why));
         let end =
             u64::from(self.workspaces.uid_base) + u64::from(self.workspaces.uid_ranges) * 65_536;

@@ -85,6 +85,16 @@ impl Home {
         self.0.join("images/records")
     }
 
+    /// Keys of the server.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.0.join("keys")
+    }
+
+    /// Key and certificate of the authority that the server's own certificates come from.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.keys().join("ca.pem")
+    }
+
     /// The database.
     pub(crate) fn database(&self) -> PathBuf {
         self.0.join("state.db")

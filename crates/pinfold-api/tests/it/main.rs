@@ -5,5 +5,7 @@ mod coverage;
 mod idempotency;
 mod node;
 mod server;
+mod site;
 mod streams;
+mod tcp;
 mod ws;

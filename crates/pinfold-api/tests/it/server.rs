@@ -1,14 +1,15 @@
 //! A served API, and the least client that can say anything.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Instant};
 
-use pinfold_api::{Activity, Problem, Server, Streams, router};
+use pinfold_api::{Activity, Problem, Server, Site, Streams, Tcp, router};
 use pinfold_auth::Authorizer;
 use pinfold_control::{ServerFacts, Service};
 use pinfold_store::Store;
+use pinfold_types::config::Config;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{UnixListener, UnixStream},
+    net::{TcpStream, UnixListener, UnixStream},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use crate::node::FakeNode;
 /// A server in a directory of its own.
 pub(crate) struct Served {
     directory: tempfile::TempDir,
+    pub(crate) tcp: SocketAddr,
     pub(crate) activity: Activity,
     stop: CancellationToken,
     running: Option<JoinHandle<Streams>>,
@@ -25,6 +27,14 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn start(max_connections: usize) -> Self {
+        Self::with(max_connections, "").await
+    }
+
+    /// With a TCP address, plain, and this configuration.
+    pub(crate) async fn with(max_connections: usize, config: &str) -> Self {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let tcp = socket.local_addr().expect("it is bound");
+        let site = Site::new(&Config::parse(config).expect("a valid configuration"), &[tcp]);
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         let directory =
             tempfile::Builder::new().permissions(private).tempdir().expect("a directory");
@@ -38,6 +48,8 @@ impl Served {
         let (activity, stop) = (Activity::default(), CancellationToken::new());
         let server = Server {
             listener,
+            tcp: vec![Tcp::new(socket, None).expect("a socket")],
+            site,
             router: router(Service::new(FakeNode, store, facts)),
             authorizer: Arc::new(Authorizer::new(rustix::process::geteuid().as_raw())),
             max_connections,
@@ -45,11 +57,20 @@ impl Served {
             stop: stop.clone(),
         };
         let running = Some(tokio::spawn(server.run()));
-        Self { directory, activity, stop, running }
+        Self { directory, tcp, activity, stop, running }
     }
 
     pub(crate) async fn connect(&self) -> UnixStream {
         connect(&self.directory.path().join("sock")).await
+    }
+
+    /// Sends this over TCP as it is, and reads the answer to its end.
+    pub(crate) async fn over_tcp(&self, request: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.tcp).await.expect("the server listens");
+        stream.write_all(request.as_bytes()).await.expect("the request");
+        let mut bytes = Vec::new();
+        let _reset = stream.read_to_end(&mut bytes).await;
+        Answer::parse(&bytes)
     }
 
     /// Stops taking calls; the streams go on until they are ended.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::values::Millis;
+use super::values::{Listen, Millis};
 
 /// `pinfold up`
 #[derive(Debug, Args)]
@@ -12,6 +12,9 @@ pub(crate) struct Up {
     /// Leave after this long without work
     #[arg(long, allow_hyphen_values = true, value_name = "TIME")]
     pub(crate) idle_exit: Option<Millis>,
+    /// Listen for TCP here instead of where the configuration says; repeatable; `none` for nowhere
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Vec<Listen>,
     /// Started by another command: detach, log to server.log, report on standard output
     #[arg(long, hide = true)]
     pub(crate) on_demand: bool,

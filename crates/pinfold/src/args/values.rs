@@ -132,6 +132,25 @@ impl FromStr for Millis {
     }
 }
 
+/// A TCP address to listen on, or `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Listen(pub(crate) Option<std::net::SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|address| Self(Some(address))).map_err(|_| {
+            refuse(format!(
+                "{:?} is not an address with a port: write 127.0.0.1:7070, [::1]:7070 or none",
+                excerpt(text)
+            ))
+        })
+    }
+}
+
 /// Thousandths of a CPU, written `1.5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CpuMillis(pub(crate) u64);

@@ -2,10 +2,14 @@
 
 mod log;
 mod socket;
+mod tcp;
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use pinfold_api::{Activity, Server, router};
+use pinfold_api::{Activity, Server, Site, Tcp, router};
 use pinfold_control::{Access, ServerFacts, Service};
 use pinfold_node::{LocalNode, NodeOptions};
 use pinfold_store::Store;
@@ -24,6 +28,8 @@ pub(super) fn run(home: &Home, args: &Up, output: &Output) -> Result<()> {
     prepare::prepare(home)?;
     // Everything that can be wrong is found before anything is touched (AX-18).
     let config = config(home)?;
+    let addresses = tcp::wanted(&config, args);
+    tcp::check_encrypted(&addresses, config.server.has_tls())?;
     log::start(&config.server)?;
     let lock = Lock::take(home, args.on_demand)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -32,14 +38,20 @@ pub(super) fn run(home: &Home, args: &Up, output: &Output) -> Result<()> {
         .enable_all()
         .build()
         .map_err(Error::internal)?;
-    let result = runtime.block_on(serve(home, args, output, config));
+    let result = runtime.block_on(serve(home, args, output, config, &addresses));
     // A stuck thread of a disk's copy must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(5));
     drop(lock);
     result
 }
 
-async fn serve(home: &Home, args: &Up, output: &Output, config: Config) -> Result<()> {
+async fn serve(
+    home: &Home,
+    args: &Up,
+    output: &Output,
+    config: Config,
+    addresses: &[SocketAddr],
+) -> Result<()> {
     let started = Instant::now();
     let idle_exit = match (&args.idle_exit, args.on_demand) {
         (Some(time), _) => Some(Duration::from_millis(time.0)),
@@ -57,6 +69,10 @@ async fn serve(home: &Home, args: &Up, output: &Output, config: Config) -> Resul
         &config.sessions,
     )
     .await?;
+    // Before recovery, so that an address that is taken costs nothing. Whoever calls already waits.
+    tcp::check_credentials(addresses, access.has_credentials())?;
+    let bound = tcp::bind(addresses)?;
+    let site = Site::new(&config, bound.addresses());
     let options = NodeOptions::new(
         home.path().to_owned(),
         config,
@@ -74,8 +90,12 @@ async fn serve(home: &Home, args: &Up, output: &Output, config: Config) -> Resul
     let service = Service::new(node.clone(), access.clone(), store, facts);
     let (activity, stop) = (Activity::default(), CancellationToken::new());
     let listening = socket::listen(home)?;
+    let names: Vec<String> = bound.addresses().iter().map(ToString::to_string).collect();
+    let tcp = bound.into_listeners().into_iter().map(|socket| Tcp::new(socket, None));
     let server = Server {
         listener: listening.listener()?,
+        tcp: tcp.collect::<Result<_>>()?,
+        site,
         router: router(service.clone()),
         access,
         max_connections,
@@ -85,9 +105,12 @@ async fn serve(home: &Home, args: &Up, output: &Output, config: Config) -> Resul
     let sweeping = AbortOnDropHandle::new(tokio::spawn(sweep(service)));
     let serving = tokio::spawn(server.run());
     ready(args);
-    tracing::info!(home = %home.path().display(), took = ?started.elapsed(), "listening");
+    tracing::info!(home = %home.path().display(), tcp = ?names, took = ?started.elapsed(), "listening");
     if !args.on_demand {
         output.note(format!("listening on {}", home.socket().display()));
+        for name in names {
+            output.note(format!("listening on http://{name}"));
+        }
     }
 
     let why = wait(&activity, idle_exit, &node).await?;

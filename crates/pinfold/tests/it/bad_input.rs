@@ -121,7 +121,7 @@ fn a_wrong_home_or_configuration_stops_the_start_and_is_named() {
         let home = Home::new();
         home.write_config(config);
         // Through the server that a command starts, and in the foreground.
-        for words_of_call in [&["ls"][..], &["up"][..]] {
+        for words_of_call in [&["ls"][..], &["up", "--listen", "none"][..]] {
             let said = run(home.path(), words_of_call);
             assert_eq!(said.code, 2, "{config:?}: {said:?}");
             assert!(said.err.contains(words), "{config:?}: {}", said.err);
@@ -133,13 +133,13 @@ fn a_wrong_home_or_configuration_stops_the_start_and_is_named() {
     let home = Home::new();
     let open = |mode| fs::set_permissions(home.path(), fs::Permissions::from_mode(mode));
     open(0o755).expect("our own directory");
-    let said = run(home.path(), &["up"]);
+    let said = run(home.path(), &["up", "--listen", "none"]);
     assert!(said.code == 2 && said.err.contains("chmod 700"), "{said:?}");
     open(0o700).expect("our own directory");
     home.write_config("");
     let config = home.path().join("config.toml");
     fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).expect("our own file");
-    let said = run(home.path(), &["up"]);
+    let said = run(home.path(), &["up", "--listen", "none"]);
     assert!(said.code == 2 && said.err.contains("chmod 600"), "{said:?}");
 }
 

@@ -85,13 +85,14 @@ fn one_started_by_hand_takes_its_place_and_refuses_a_second() {
     let home = Home::new();
     run(home.path(), &["ls"]).ok();
     let on_demand = server_pid(&home);
-    let mut by_hand = pinfold(home.path()).arg("up").spawn().expect("it starts");
+    let mut by_hand =
+        pinfold(home.path()).args(["up", "--listen", "none"]).spawn().expect("it starts");
     gone(on_demand);
     testkit::until("the new server", Duration::from_secs(30), || {
         (run(home.path(), &["version", "--json"]).json()["server"]["pid"] == by_hand.id())
             .then_some(())
     });
-    let second = run(home.path(), &["up"]);
+    let second = run(home.path(), &["up", "--listen", "none"]);
     assert_eq!(second.code, 5, "{second:?}");
     assert!(second.err.contains(&by_hand.id().to_string()), "{second:?}");
     kill_process(server_pid(&home), Signal::TERM).expect("our server");
