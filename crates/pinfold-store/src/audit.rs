@@ -24,6 +24,7 @@ mod error;
 mod event;
 mod examine;
 mod file;
+pub mod fuzzing;
 mod header;
 mod key;
 mod queue;
@@ -68,7 +69,7 @@ pub const MIN_ROTATE_BYTES: u64 = 1024;
 pub const MAX_ROTATE_BYTES: u64 = 1 << 30;
 
 /// How the log is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditOptions {
     /// A segment that has grown to this size gets a successor. It may be larger by one batch,
     /// which is at most a mebibyte and one record. From [`MIN_ROTATE_BYTES`] to
@@ -131,10 +132,10 @@ impl AuditLog {
     /// by [`verify`]. A log that was tampered with is not opened, and neither is one that another
     /// process writes. Blocks on the disk.
     pub fn open(dir: &Path, key: AuditKey, options: AuditOptions) -> Result<Self> {
-        Ok(Self::open_inner(dir, key, &options)?)
+        Ok(Self::open_inner(dir, key, options)?)
     }
 
-    fn open_inner(dir: &Path, key: AuditKey, options: &AuditOptions) -> Result<Self, AuditError> {
+    fn open_inner(dir: &Path, key: AuditKey, options: AuditOptions) -> Result<Self, AuditError> {
         let range = MIN_ROTATE_BYTES..=MAX_ROTATE_BYTES;
         if !range.contains(&options.rotate_bytes) {
             return Err(AuditError::BadValue(format!(
@@ -155,12 +156,17 @@ impl AuditLog {
             other => other?,
         };
         let found = examine()?;
+        for path in found.segments.iter().map(|segment| &segment.path).chain([&key.head_path()]) {
+            let facts =
+                std::fs::symlink_metadata(path).map_err(AuditError::file("look at", path))?;
+            crate::file::check_private(path, &facts, false)?;
+        }
         let note = if found.segments.is_empty() {
             Some(AuditEvent::of_the_log("audit.begin", "the log begins"))
         } else if found.unfinished_bytes > 0 {
             let event = AuditEvent::of_the_log("audit.mend", "a crash left an unfinished end")
-                .with("bytes_cut", found.unfinished_bytes)
-                .with("after_record", found.end.seq);
+                .with("bytes_cut", found.unfinished_bytes.to_string())
+                .with("after_record", found.end.seq.to_string());
             Some(event)
         } else {
             None
@@ -196,7 +202,7 @@ impl AuditLog {
         let (reply, done) = oneshot::channel();
         let state = match self.inner.queue.push(Job::record(event, Some(reply))) {
             Ok(()) => Ok(done),
-            Err((_, err)) => Err(err.into()),
+            Err(err) => Err(err.into()),
         };
         Pending { state }
     }
@@ -257,7 +263,7 @@ impl AuditLog {
         }
         let (reply, done) = oneshot::channel();
         let job = Job::Prune { keep: keep_segments, reply };
-        self.inner.queue.push(job).map_err(|(_, err)| err)?;
+        self.inner.queue.push(job)?;
         done.await.map_err(|_| Error::from(AuditError::Closed))?
     }
 }

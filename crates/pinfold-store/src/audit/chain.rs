@@ -191,9 +191,7 @@ mod tests {
                 "{{\"seq\":99999999999999999999,\"prev\":\"{hash}\",\"a\":1,\"hash\":\"{hash}\"}}"
             ),
             format!("{{\"seq\":1,\"prev\":\"{}\",\"a\":1,\"hash\":\"{hash}\"}}", "A".repeat(64)),
-        ]
-        .iter()
-        {
+        ] {
             let line = Line::parse(text.as_bytes());
             assert!(line.is_none_or(|line| !line.genuine(&AuditKey::for_tests())), "{text}");
         }

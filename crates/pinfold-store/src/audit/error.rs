@@ -127,15 +127,15 @@ impl From<AuditError> for Error {
             AuditError::Private(err) => err.into(),
             AuditError::KeyMissing { .. } | AuditError::KeyBad { .. } => unavailable(
                 "put the key back from a backup; to begin a new log instead, move the old one \
-                 away: mv audit audit.old; mv keys/audit.head keys/audit.head.old"
+                 away, in $PINFOLD_HOME: mv audit audit.old; mv keys/audit.head keys/audit.head.old"
                     .into(),
             ),
             AuditError::Locked { path } => {
                 unavailable(format!("find it with: fuser {}/*.jsonl", path.display()))
             }
             AuditError::Tampered(_) => unavailable(
-                "find out who changed it; to begin a new log, keep the old one as evidence: \
-                 mv audit audit.evidence; mv keys/audit.head keys/audit.head.evidence; mv \
+                "find out who changed it; to begin a new log, keep the old one as evidence, \
+                 in $PINFOLD_HOME: mv audit audit.evidence; mv keys/audit.head keys/audit.head.evidence; mv \
                  keys/audit.key keys/audit.key.evidence"
                     .into(),
             ),

@@ -3,10 +3,8 @@
 //! A crash leaves one of these, and nothing else:
 //! - Everything up to the mark of the last segment's header, because the header is written with
 //!   the batch *after* the one that it names, and that batch was on the disk by then.
-//! - Behind the mark: one batch that was acknowledged, then one that was not. When only the
-//!   program died, the page cache is whole, and the second is a prefix of what was written: whole
-//!   records, then perhaps a piece of one. When the machine died, its pages are there or not, in
-//!   any mixture.
+//! - Behind the mark: one batch that was acknowledged, then one that was not, of which any pages
+//!   may be there and any may be missing. The head names the former unless the machine died.
 //! - A head that names the last record, or one before it, never one after it: it is written when
 //!   the record is on the disk.
 //! - Segments from before the head's first, where a pruning was not finished.
@@ -65,12 +63,6 @@ impl From<AuditError> for Finding {
 
 fn tampered(segment: &Path, seq: u64, what: impl Into<String>) -> Finding {
     Finding::Tampered(Tampered { segment: segment.to_owned(), seq, what: what.into() })
-}
-
-/// The id of this run of the kernel; empty where it cannot be known, which equals no other.
-pub(crate) fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().chars().take(36).collect()
 }
 
 /// Compares everything.
@@ -172,10 +164,7 @@ impl Log<'_> {
             match walk.step().map_err(step("read"))? {
                 Step::Record => self.at(&name, &header, walk.point, walk.offset)?,
                 Step::End => break 0,
-                Step::Torn if tail_may_be_torn(&header, walk.offset) => {
-                    break walk.line().len() as u64;
-                }
-                Step::Fault(_) if tail_may_be_mixed(&header, walk.offset) => {
+                Step::Torn | Step::Fault(_) if self.may_be_unfinished(&header, &walk) => {
                     let length = file.metadata().map_err(step("look at"))?.len();
                     break length.saturating_sub(walk.offset);
                 }
@@ -193,6 +182,12 @@ impl Log<'_> {
         self.expected = Some(walk.point);
         self.end_bytes = walk.offset;
         Ok((header, unfinished))
+    }
+
+    /// Whether what stands behind the last good record is of a batch that nobody was told of.
+    fn may_be_unfinished<R>(&self, header: &Header, walk: &Walk<'_, R>) -> bool {
+        let acknowledged = header.seq.max(self.head.seq);
+        header.state == State::Open && walk.point.seq >= acknowledged
     }
 
     /// Checks a record against the header's mark and the head.
@@ -227,14 +222,6 @@ impl Log<'_> {
         let what = format!("records {} to {} were cut off", walk.point.seq + 1, header.seq);
         Ok(tampered(name, walk.point.seq + 1, what))
     }
-}
-
-fn tail_may_be_torn(header: &Header, offset: u64) -> bool {
-    header.state == State::Open && offset >= header.bytes
-}
-
-fn tail_may_be_mixed(header: &Header, offset: u64) -> bool {
-    tail_may_be_torn(header, offset) && (header.boot.is_empty() || header.boot != boot_id())
 }
 
 /// Names what a bad step means.

@@ -10,7 +10,7 @@ use std::{
 use super::{
     chain::Point,
     error::AuditError,
-    examine::{Examined, boot_id},
+    examine::Examined,
     header::{Head, Header, State},
     key::{self, AuditKey},
     segment::{self, Segment},
@@ -21,7 +21,6 @@ pub(crate) struct LogFile {
     key: AuditKey,
     dir: PathBuf,
     rotate_bytes: u64,
-    boot: String,
     segment: Segment,
     file: File,
     header: Header,
@@ -58,13 +57,13 @@ impl LogFile {
         found: Examined,
         head_file: File,
     ) -> Result<Self, AuditError> {
-        for segment in &found.leftovers {
-            fs::remove_file(&segment.path).map_err(AuditError::file("remove", &segment.path))?;
+        let drafts = segment::drafts(dir)?;
+        for path in found.leftovers.iter().map(|segment| &segment.path).chain(&drafts) {
+            fs::remove_file(path).map_err(AuditError::file("remove", path))?;
         }
-        let boot = boot_id();
         let (segment, header) = match (found.segments.last(), found.header) {
             (Some(segment), Some(header)) => (segment.clone(), header),
-            _ => begin_segment(dir, key, found.end, &boot)?,
+            _ => begin_segment(dir, key, found.end)?,
         };
         let file = OpenOptions::new()
             .read(true)
@@ -75,7 +74,6 @@ impl LogFile {
             key: key.clone(),
             dir: dir.to_owned(),
             rotate_bytes,
-            boot,
             file,
             header,
             head_file,
@@ -102,8 +100,14 @@ impl LogFile {
     /// it for more. On the disk when this returns: no batch may follow a header that says closed.
     pub(crate) fn restore(&mut self) -> io::Result<()> {
         self.file.set_len(self.length)?;
-        self.mark(State::Open)?;
+        self.mark(self.state())?;
         self.file.sync_all()
+    }
+
+    /// What the header should say between batches. A segment that is full stays closed: its
+    /// successor may be there already.
+    const fn state(&self) -> State {
+        if self.wants_rotation() { State::Closed } else { State::Open }
     }
 
     /// Writes the header: everything that it names is on the disk.
@@ -113,7 +117,6 @@ impl LogFile {
         header.hash = self.point.hash;
         header.bytes = self.length;
         header.state = state;
-        header.boot.clone_from(&self.boot);
         header.write(&self.key, &self.file)?;
         self.header = header;
         Ok(())
@@ -141,7 +144,16 @@ impl LogFile {
     }
 
     /// Header and head name the last record, and are on the disk.
-    pub(crate) fn catch_up(&mut self, state: State) -> io::Result<()> {
+    pub(crate) fn catch_up(&mut self) -> io::Result<()> {
+        self.write_ends(self.state())
+    }
+
+    /// The same, and nothing more will be appended.
+    pub(crate) fn close(&mut self) -> io::Result<()> {
+        self.write_ends(State::Closed)
+    }
+
+    fn write_ends(&mut self, state: State) -> io::Result<()> {
         self.mark(state)?;
         self.file.sync_data()?;
         self.write_head()?;
@@ -155,8 +167,8 @@ impl LogFile {
     /// Closes this segment and begins the next. After a failure the old one is still in use.
     pub(crate) fn rotate(&mut self) -> Result<(), AuditError> {
         let path = self.segment.path.clone();
-        self.catch_up(State::Closed).map_err(AuditError::file("close", &path))?;
-        let (segment, header) = begin_segment(&self.dir, &self.key, self.point, &self.boot)?;
+        self.close().map_err(AuditError::file("close", &path))?;
+        let (segment, header) = begin_segment(&self.dir, &self.key, self.point)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -199,9 +211,8 @@ fn begin_segment(
     dir: &Path,
     key: &AuditKey,
     after: Point,
-    boot: &str,
 ) -> Result<(Segment, Header), AuditError> {
-    let header = Header::new(after, boot);
+    let header = Header::new(after);
     let segment = Segment::new(dir, header.first);
     key::put(&segment.path, &header.to_bytes(key))?;
     Ok((segment, header))

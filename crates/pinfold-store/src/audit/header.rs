@@ -40,7 +40,8 @@ pub(crate) enum State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Header {
-    pinfold_audit: u32,
+    #[serde(rename = "pinfold_audit")]
+    version: u32,
     /// Number of the first record.
     pub(crate) first: u64,
     /// Hash of the record before it.
@@ -52,23 +53,19 @@ pub(crate) struct Header {
     /// Where it ends in the file.
     pub(crate) bytes: u64,
     pub(crate) state: State,
-    /// Which run of the kernel wrote this: after a mere crash of the program its page cache is
-    /// whole, after one of the machine it is not.
-    pub(crate) boot: String,
 }
 
 impl Header {
     /// Of a segment that continues from `after`.
-    pub(crate) fn new(after: Point, boot: &str) -> Self {
+    pub(crate) const fn new(after: Point) -> Self {
         Self {
-            pinfold_audit: VERSION,
+            version: VERSION,
             first: after.seq + 1,
             prev: after.hash,
             seq: after.seq,
             hash: after.hash,
             bytes: HEADER_END,
             state: State::Open,
-            boot: boot.to_owned(),
         }
     }
 
@@ -89,7 +86,7 @@ impl Header {
     /// `None` when this key did not write it, or it contradicts itself.
     pub(crate) fn parse(key: &AuditKey, bytes: &[u8]) -> Option<Self> {
         let header: Self = unblock(key, bytes, HEADER_BYTES)?;
-        let sound = header.pinfold_audit == VERSION
+        let sound = header.version == VERSION
             && header.first > 0
             && header.seq >= header.first - 1
             && header.bytes >= HEADER_END;
@@ -109,7 +106,8 @@ impl Header {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Head {
-    pinfold_audit_head: u32,
+    #[serde(rename = "pinfold_audit_head")]
+    version: u32,
     /// First record of the oldest segment that was not pruned.
     pub(crate) first: u64,
     /// A record that is on the disk: the last one, or one shortly before it.
@@ -121,7 +119,7 @@ pub(crate) struct Head {
 impl Head {
     /// Of a log that is still to be written.
     pub(crate) const fn new() -> Self {
-        Self { pinfold_audit_head: VERSION, first: 1, seq: 0, hash: ChainHash::ZERO }
+        Self { version: VERSION, first: 1, seq: 0, hash: ChainHash::ZERO }
     }
 
     pub(crate) const fn point(&self) -> Point {
@@ -139,7 +137,7 @@ impl Head {
 
     pub(crate) fn parse(key: &AuditKey, bytes: &[u8]) -> Option<Self> {
         let head: Self = unblock(key, bytes, HEAD_BYTES)?;
-        let sound = head.pinfold_audit_head == VERSION && head.first > 0;
+        let sound = head.version == VERSION && head.first > 0;
         sound.then_some(head)
     }
 
@@ -208,7 +206,7 @@ mod tests {
     fn the_longest_header_has_room() {
         let key = AuditKey::for_tests();
         let after = Point { seq: u64::MAX - 1, hash: ChainHash::ZERO };
-        let mut header = Header::new(after, "01234567-89ab-cdef-0123-456789abcdef");
+        let mut header = Header::new(after);
         header.seq = u64::MAX;
         header.bytes = u64::MAX;
         header.state = State::Closed;
@@ -224,7 +222,7 @@ mod tests {
     #[test]
     fn no_byte_of_a_header_can_be_changed() {
         let key = AuditKey::for_tests();
-        let header = Header::new(Point::START, "boot");
+        let header = Header::new(Point::START);
         let bytes = header.to_bytes(&key);
         for place in 0..bytes.len() {
             let mut changed = bytes.clone();

@@ -129,13 +129,13 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a job, or gives it back with the reason.
-    pub(crate) fn push(&self, job: Job) -> Result<(), (Job, AuditError)> {
+    /// Queues a job, or says why not.
+    pub(crate) fn push(&self, job: Job) -> Result<(), AuditError> {
         let mut waiting = self.lock();
         if let Err(err) = waiting.health() {
             let counts = matches!(job, Job::Record { .. });
             waiting.refused += u64::from(counts && !matches!(err, AuditError::Closed));
-            return Err((job, err));
+            return Err(err);
         }
         let sleeping = waiting.jobs.is_empty();
         waiting.bytes += job.bytes();
@@ -255,5 +255,60 @@ impl Queue {
         for closer in closers {
             let _ = closer.send(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinfold_types::ErrorCode;
+
+    use super::{super::event::Phase, *};
+
+    fn job(reply: Option<Reply>) -> Job {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        Job::record(AuditEvent::new(at, Phase::Begin, "x"), reply)
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_counts_what_it_refused() {
+        let queue = Queue::default();
+        for _ in 0..MAX_WAITING_RECORDS {
+            queue.push(job(None)).expect("room");
+        }
+        assert!(queue.health().is_err());
+        for _ in 0..3 {
+            let refused = pinfold_types::Error::from(queue.push(job(None)).expect_err("full"));
+            assert_eq!(refused.code, ErrorCode::Unavailable);
+            assert!(refused.message.contains("16384"), "{refused}");
+            assert!(refused.retry_after_ms.is_some());
+        }
+        assert!(matches!(queue.wait(true), Wake::Work(jobs) if jobs.len() == MAX_WAITING_RECORDS));
+        queue.health().expect("room again");
+        assert!(matches!(queue.wait(true), Wake::Account { refused: 3 }));
+        queue.works(3);
+        assert!(matches!(queue.wait(true), Wake::Idle));
+    }
+
+    #[test]
+    fn big_records_fill_the_queue_sooner() {
+        let queue = Queue::default();
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        let mut event = AuditEvent::new(at, Phase::Begin, "x");
+        event.made = vec!["ws_0123456789abcdef0123456789".into(); 200];
+        let full = (0..MAX_WAITING_RECORDS)
+            .find(|_| queue.push(Job::record(event.clone(), None)).is_err());
+        assert!((2000..5000).contains(&full.expect("bounded")), "{full:?}");
+    }
+
+    #[test]
+    fn whoever_waits_is_told_when_the_writer_ends() {
+        let queue = Queue::default();
+        let (reply, mut told) = oneshot::channel();
+        queue.push(job(Some(reply))).expect("room");
+        let mut closed = queue.close().expect("a writer that has not ended");
+        queue.end();
+        assert!(told.try_recv().expect("an answer").is_err());
+        closed.try_recv().expect("closed");
+        assert!(queue.close().is_none() && queue.push(job(None)).is_err());
     }
 }

@@ -57,3 +57,15 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<Segment>, AuditError> {
     found.sort_unstable();
     Ok(found)
 }
+
+/// Segments that a crash left half made: they never had their name.
+pub(crate) fn drafts(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
+    let entries = fs::read_dir(dir).map_err(AuditError::file("list", dir))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut found: Vec<_> =
+        paths.collect::<Result<_, _>>().map_err(AuditError::file("list", dir))?;
+    found.retain(|path| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(b".jsonl.new"))
+    });
+    Ok(found)
+}

@@ -97,11 +97,20 @@ pub fn verify(dir: &Path, key: &AuditKey) -> Result<Verified, VerifyError> {
 }
 
 /// What changes whenever a writer writes.
-fn looks(dir: &Path, key: &AuditKey) -> Option<(Vec<segment::Segment>, u64, Vec<u8>, Vec<u8>)> {
+#[derive(PartialEq, Eq)]
+struct Looks {
+    segments: Vec<segment::Segment>,
+    /// Of the last segment.
+    bytes: u64,
+    header: Vec<u8>,
+    head: Vec<u8>,
+}
+
+fn looks(dir: &Path, key: &AuditKey) -> Option<Looks> {
     let segments = segment::list(dir).ok()?;
     let last = File::open(&segments.last()?.path).ok()?;
     let mut header = vec![0; HEADER_BYTES];
     last.read_exact_at(&mut header, 0).ok()?;
     let head = std::fs::read(key.head_path()).ok()?;
-    Some((segments, last.metadata().ok()?.len(), header, head))
+    Some(Looks { bytes: last.metadata().ok()?.len(), segments, header, head })
 }

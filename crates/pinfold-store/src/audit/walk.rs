@@ -78,11 +78,6 @@ impl<'a, R: BufRead> Walk<'a, R> {
         Ok(Step::Record)
     }
 
-    /// The line of the last step, its newline included.
-    pub(crate) fn line(&self) -> &[u8] {
-        &self.line
-    }
-
     /// Whether a sound record of that number stands in what is left.
     pub(crate) fn comes_later(mut self, seq: u64) -> io::Result<bool> {
         while read_line(&mut self.reader, &mut self.line)? > 0 {

@@ -14,7 +14,6 @@ use super::{
     error::{AuditError, mend_of},
     event::{AuditEvent, AuditRecord},
     file::LogFile,
-    header::State,
     key::AuditKey,
     queue::{Broken, Job, Queue, Reply, Wake},
 };
@@ -64,13 +63,13 @@ impl Writer {
                 }
                 Wake::Account { refused } => broken = !self.account(refused),
                 Wake::Idle => {
-                    if let Err(err) = self.log.catch_up(State::Open) {
+                    if let Err(err) = self.log.catch_up() {
                         broken = true;
                         self.fail(&self.at_file(err), VecDeque::new());
                     }
                 }
                 Wake::Close => {
-                    if let Err(err) = self.log.catch_up(State::Closed) {
+                    if let Err(err) = self.log.close() {
                         // Everything acknowledged is on the disk; the next start catches up.
                         tracing::warn!(error = %err, "the audit log was not closed in order");
                     }
@@ -178,7 +177,7 @@ impl Writer {
 
     fn account(&mut self, refused: u64) -> bool {
         let event = AuditEvent::of_the_log("audit.refused", "records were refused")
-            .with("records", refused)
+            .with("records", refused.to_string())
             .with("reason", "too many waited to be written, or writing failed");
         match self.say(event) {
             Ok(()) => {
@@ -197,7 +196,7 @@ impl Writer {
         if refused > 0 {
             done = done && self.account(refused);
         } else if done {
-            done = self.log.catch_up(State::Open).is_ok();
+            done = self.log.catch_up().is_ok();
             if done {
                 self.queue.works(0);
             }
@@ -209,10 +208,14 @@ impl Writer {
     }
 
     fn prune(&mut self, keep: usize) -> Result<usize, AuditError> {
+        // Before counting: the record below could begin a segment.
+        if self.log.wants_rotation() {
+            self.log.rotate()?;
+        }
         let Some((first, gone)) = self.log.oldest_of(keep)? else { return Ok(0) };
         let event = AuditEvent::of_the_log("audit.prune", "old segments are removed")
-            .with("segments", gone)
-            .with("first_kept", first);
+            .with("segments", gone.to_string())
+            .with("first_kept", first.to_string());
         self.say(event)?;
         self.log.prune_before(first)?;
         Ok(gone)

@@ -1,6 +1,8 @@
 //! What is appended comes back, in order, verified, also after a restart.
 
-use std::os::unix::fs::PermissionsExt;
+use std::{fmt::Write, os::unix::fs::PermissionsExt};
+
+use hmac::{Hmac, KeyInit, Mac};
 
 use pinfold_store::audit::{AuditOptions, MAX_RECORDS_PAGE, Phase, read, tail, verify};
 
@@ -46,7 +48,7 @@ async fn what_was_appended_is_read_again_in_order() {
 async fn segments_follow_each_other_and_old_ones_can_be_removed() {
     let place = Place::new();
     let options = AuditOptions { rotate_bytes: 4096 };
-    let log = place.open_with(&options);
+    let log = place.open_with(options);
     for n in 0..100 {
         log.append(event(n)).durable().await.expect("recorded");
     }
@@ -76,7 +78,7 @@ async fn segments_follow_each_other_and_old_ones_can_be_removed() {
     assert_eq!(said.event.detail["first_kept"], after.first.to_string());
     assert_eq!(log.read(1, 1).expect("read")[0].seq, after.first);
     log.close().await;
-    let log = place.open_with(&options);
+    let log = place.open_with(options);
     assert_eq!(log.append(event(7)).durable().await.expect("recorded"), 103);
     log.close().await;
     assert_eq!(verify(&place.audit(), &place.key()).expect("sound").first, after.first);
@@ -87,7 +89,7 @@ async fn segments_follow_each_other_and_old_ones_can_be_removed() {
 #[tokio::test]
 async fn everything_is_private_from_the_first_byte() {
     let place = Place::new();
-    let log = place.open_with(&AuditOptions { rotate_bytes: 1024 });
+    let log = place.open_with(AuditOptions { rotate_bytes: 1024 });
     for n in 0..10 {
         log.append(event(n)).durable().await.expect("recorded");
     }
@@ -132,5 +134,68 @@ async fn subscribers_hear_what_is_on_the_disk() {
         }
     };
     assert_eq!(*record, log.read(seq, 1).expect("read")[0]);
+    log.close().await;
+}
+
+/// The recipe of `docs/security/audit.md`, with other tools.
+#[tokio::test]
+async fn a_hash_can_be_checked_by_hand() {
+    let place = Place::new();
+    let log = place.open();
+    log.append(event(0)).durable().await.expect("recorded");
+    log.close().await;
+    let key = std::fs::read(place.keys().join("audit.key")).expect("a key");
+    let text = std::fs::read_to_string(place.audit().join("0000000001.jsonl")).expect("text");
+    let line = text.lines().find(|line| line.starts_with("{\"seq\":2,")).expect("record 2");
+    let (front, back) = line.rsplit_once(",\"hash\":\"").expect("a hash");
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).expect("a key of any length");
+    mac.update(format!("{front}}}").as_bytes());
+    let hash = mac.finalize().into_bytes().iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes it");
+        text
+    });
+    assert_eq!(back, format!("{hash}\"}}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_verified_and_read_while_it_is_written() {
+    let place = Place::new();
+    let log = place.open_with(AuditOptions { rotate_bytes: 16 << 10 });
+    log.append(event(0)).durable().await.expect("recorded");
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let (log, stop) = (log.clone(), std::sync::Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut n = 0;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    log.append(event(n)).durable().await.expect("recorded");
+                    n += 1;
+                }
+            })
+        })
+        .collect();
+    let (audit, key, reader) = (place.audit(), place.key(), log.clone());
+    let segments = tokio::task::spawn_blocking(move || {
+        let mut segments = 0;
+        while segments < 30 {
+            let before = reader.last();
+            let found = verify(&audit, &key).expect("nobody tampers");
+            assert!(found.last >= before, "{found:?}, and {before} was on the disk");
+            segments = found.segments;
+            let last = reader.last();
+            let found = reader.tail(5).expect("read");
+            assert!(found.last().expect("some").seq >= last);
+            assert!(tail(&audit, 5).expect("read").last().expect("some").seq >= last);
+        }
+        segments
+    });
+    assert!(segments.await.expect("no panic") >= 30);
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for writer in writers {
+        writer.await.expect("no panic");
+    }
+    log.prune(2).await.expect("pruned");
+    assert_eq!(log.verify().expect("sound").segments, 2);
     log.close().await;
 }

@@ -50,14 +50,14 @@ impl Place {
         AuditLog::open(&self.audit(), AuditKey::open(&self.keys())?, AuditOptions::default())
     }
 
-    pub(crate) fn open_with(&self, options: &AuditOptions) -> AuditLog {
-        AuditLog::open(&self.audit(), self.key(), options.clone()).expect("the log opens")
+    pub(crate) fn open_with(&self, options: AuditOptions) -> AuditLog {
+        AuditLog::open(&self.audit(), self.key(), options).expect("the log opens")
     }
 }
 
 pub(crate) fn event(n: usize) -> AuditEvent {
     let mut event = AuditEvent::new(time(1_800_000_000_000), Phase::Begin, "workspace.create")
-        .with("n", n)
+        .with("n", n.to_string())
         .with("text", "quoted \"ß\"\n");
     event.principal = "user:owner".into();
     event.credential = Some("3f9a".into());
