@@ -1,5 +1,6 @@
 //! What can be typed. Each noun has its file; parsing refuses what no server could accept.
 
+pub(crate) mod access;
 pub(crate) mod exec;
 pub(crate) mod files;
 pub(crate) mod image;
@@ -118,6 +119,15 @@ pub(crate) enum Command {
     /// List, bring in, build and remove images
     #[command(subcommand)]
     Image(image::Image),
+
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(access::TokenCommand),
+    /// List sessions, and own what nobody is at work with
+    #[command(subcommand)]
+    Session(access::SessionCommand),
+    /// Say whom the server takes you for, and what you hold
+    Whoami,
 
     /// Run the server in the foreground
     Up(server::Up),

@@ -1,5 +1,6 @@
 //! What each command does: ask the server, show the answer.
 
+mod access;
 mod archive;
 mod attack;
 mod completions;
@@ -91,6 +92,10 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Snapshot(args) => snapshot::snapshot(context, args).await,
         Command::Fork(args) => fork::fork(context, args).await,
         Command::Image(args) => image::image(context, args).await,
+
+        Command::Token(args) => access::token(context, args).await,
+        Command::Session(args) => done(access::session(context, args).await),
+        Command::Whoami => done(access::who_am_i(context).await),
 
         Command::Down(args) => done(down::down(context, &args).await),
         Command::Doctor(args) => tools::doctor(context, &args).await,

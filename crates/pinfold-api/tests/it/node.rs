@@ -7,12 +7,14 @@ use pinfold_control::{ByteStream, ExecEvent, ExecInput, ExecSession, ExecStart, 
 use pinfold_proto::{ArchiveOptions, Archived, FileList, WriteOptions};
 use pinfold_types::{
     Error, ErrorCode, ExecId, Result, WorkspaceId,
+    access::{Holder, Holding, SnapshotHolding},
     api::{
         DoctorReport, FileInfo, FileKind, PortInfo, RecoveryAction, Removed, RemovedImages,
         RunRequest, WatchEvent, WatchKind, WorkspaceLogs,
     },
     exec::{Command, ExecInfo, ExecResult, ExecSpec, ExitReason, TtySize},
     image::{BuildImage, ImageInfo, ImageProgress, ImportImage, PullImage},
+    limits::ResourceLimits,
     snapshot::{CreateSnapshot, SnapshotInfo},
     workspace::{
         CreateWorkspace, ForkOutcome, ForkWorkspace, UpdateWorkspace, WorkspaceInfo, WorkspaceStats,
@@ -25,9 +27,12 @@ pub(crate) const FLOOD: usize = 8 << 20;
 
 pub(crate) struct FakeNode;
 
+/// Id of `fix`.
+const FIX: &str = "ws_01k8y6f5t0e8jb4yy1w3gq7m2s";
+
 pub(crate) fn workspace() -> WorkspaceInfo {
     serde_json::from_value(serde_json::json!({
-        "id": WorkspaceId::generate(), "name": "fix", "state": "running", "boot": 1,
+        "id": FIX, "name": "fix", "state": "running", "boot": 1,
         "image": "host", "limits": [], "lineage": {"depth": 0}, "labels": {},
         "egress": "deny_all", "created_at": "2026-01-01T00:00:00Z",
     }))
@@ -35,7 +40,7 @@ pub(crate) fn workspace() -> WorkspaceInfo {
 }
 
 fn known(reference: &str) -> Result<WorkspaceInfo> {
-    if reference == "fix" { Ok(workspace()) } else { Err(Error::not_found("workspace", reference)) }
+    if reference == "fix" || reference == FIX { Ok(workspace()) } else { Err(Error::not_found("workspace", reference)) }
 }
 
 fn snapshot() -> SnapshotInfo {
@@ -229,6 +234,33 @@ impl Node for FakeNode {
     fn get(&self, reference: &str) -> Result<WorkspaceInfo> {
         known(reference)
     }
+    fn holding(&self, reference: &str) -> Result<Holding> {
+        let limits = ResourceLimits::default();
+        Ok(Holding { id: known(reference)?.id, holder: Holder::default(), limits })
+    }
+
+    fn holdings(&self) -> Vec<Holding> {
+        self.holding("fix").into_iter().collect()
+    }
+
+    async fn hand_over(&self, reference: &str, _: Holder, _: Holder) -> Result<()> {
+        known(reference).map(drop)
+    }
+
+    async fn snapshot_holding(&self, _: &str) -> Result<SnapshotHolding> {
+        let snapshot = snapshot();
+        Ok(SnapshotHolding {
+            id: snapshot.id,
+            workspace: snapshot.workspace,
+            holder: Holder::default(),
+            limits: ResourceLimits::default(),
+        })
+    }
+
+    fn limits_for(&self, request: &CreateWorkspace) -> Result<ResourceLimits> {
+        Ok(request.limits.clone())
+    }
+
     async fn update(&self, reference: &str, _: UpdateWorkspace) -> Result<WorkspaceInfo> {
         known(reference)
     }

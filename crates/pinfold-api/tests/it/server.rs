@@ -1,12 +1,12 @@
 //! A served API, and the least client that can say anything.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Instant};
+use std::{net::SocketAddr, path::Path, time::Instant};
 
 use pinfold_api::{Activity, Problem, Server, Site, Streams, Tcp, router};
-use pinfold_auth::Authorizer;
-use pinfold_control::{ServerFacts, Service};
+use pinfold_auth::TokenKey;
+use pinfold_control::{Access, ServerFacts, Service};
 use pinfold_store::Store;
-use pinfold_types::config::Config;
+use pinfold_types::config::{Config, QuotasConfig, RatesConfig, SessionsConfig};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UnixListener, UnixStream},
@@ -45,13 +45,23 @@ impl Served {
             home: directory.path().to_owned(),
             started: Instant::now(),
         };
+        let access = Access::open(
+            rustix::process::geteuid().as_raw(),
+            TokenKey::new([1; 32]),
+            store.clone(),
+            RatesConfig::default(),
+            &QuotasConfig::default(),
+            &SessionsConfig::default(),
+        )
+        .await
+        .expect("access");
         let (activity, stop) = (Activity::default(), CancellationToken::new());
         let server = Server {
             listener,
             tcp: vec![Tcp::new(socket, None).expect("a socket")],
             site,
-            router: router(Service::new(FakeNode, store, facts)),
-            authorizer: Arc::new(Authorizer::new(rustix::process::geteuid().as_raw())),
+            router: router(Service::new(FakeNode, access.clone(), store, facts)),
+            access,
             max_connections,
             activity: activity.clone(),
             stop: stop.clone(),

@@ -1,6 +1,6 @@
 //! E0624
-use pinfold_auth::{Grant, ObjectRef, Principal, ops};
+use pinfold_auth::{Caller, Grant, ObjectRef, ops};
 
-pub fn call(principal: Principal) -> Grant<ops::WorkspaceDestroy> {
-    Grant::new(principal, ObjectRef::workspace("a"), "mine")
+pub fn call(caller: Caller) -> Grant<ops::WorkspaceDestroy> {
+    Grant::new(caller, ObjectRef::workspace("a"), "mine")
 }

@@ -1,9 +1,9 @@
 //! E0451
-use pinfold_auth::{Grant, ObjectRef, Principal, ops};
+use pinfold_auth::{Caller, Grant, ObjectRef, ops};
 
-pub fn call(principal: Principal) -> Grant<ops::WorkspaceDestroy> {
+pub fn call(caller: Caller) -> Grant<ops::WorkspaceDestroy> {
     Grant {
-        principal,
+        caller,
         object: ObjectRef::workspace("a"),
         rule: "mine",
         operation: std::marker::PhantomData,

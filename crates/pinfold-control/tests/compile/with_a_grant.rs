@@ -1,10 +1,9 @@
 //! compiles
-use pinfold_auth::{Authorizer, ObjectRef, PeerCredentials, ops};
+use pinfold_auth::{Caller, ObjectRef, ops};
 use pinfold_control::{Node, Service};
 
-pub async fn call<N: Node>(service: &Service<N>) -> pinfold_types::Result<()> {
-    let authorizer = Authorizer::new(1000);
-    let owner = authorizer.peer(PeerCredentials { uid: 1000 })?;
-    let grant = authorizer.authorize::<ops::WorkspaceDestroy>(&owner, ObjectRef::workspace("a"))?;
+pub async fn call<N: Node>(service: &Service<N>, caller: &Caller) -> pinfold_types::Result<()> {
+    let wish = ObjectRef::workspace("a");
+    let grant = service.grant::<ops::WorkspaceDestroy>(caller, wish).await?;
     service.destroy_workspace(grant).await
 }

@@ -7,12 +7,14 @@ use pinfold_control::{ByteStream, ExecEvent, ExecInput, ExecSession, ExecStart, 
 use pinfold_proto::{ArchiveOptions, Archived, FileList, WriteOptions};
 use pinfold_types::{
     Error, ErrorCode, ExecId, ImageId, Result, SnapshotId, WorkspaceId, WorkspaceState,
+    access::{Holder, Holding, SnapshotHolding},
     api::{
         DoctorReport, FileInfo, FileKind, PortInfo, RecoveryAction, Removed, RemovedImages,
         RunRequest, WatchEvent, WorkspaceLogs,
     },
     exec::{ExecInfo, ExecSpec, TtySize},
     image::{BuildImage, ImageInfo, ImageSource, ImportImage, PullImage},
+    limits::ResourceLimits,
     snapshot::{CreateSnapshot, SnapshotInfo},
     workspace::{
         CreateWorkspace, EgressMode, ForkOutcome, ForkWorkspace, UpdateWorkspace, WorkspaceInfo,
@@ -64,6 +66,8 @@ pub(crate) fn info(name: &str) -> WorkspaceInfo {
         walls: None,
         lineage: pinfold_types::workspace::Lineage::default(),
         labels: std::collections::BTreeMap::new(),
+        owner: None,
+        session: None,
         egress: EgressMode::DenyAll,
         created_at: jiff::Timestamp::UNIX_EPOCH,
         started_at: None,
@@ -108,6 +112,7 @@ fn snapshot(of: WorkspaceId) -> SnapshotInfo {
         workspace: of,
         workspace_name: "w".parse().expect("a name"),
         workspace_removed: false,
+        owner: None,
         boot: 1,
         parent: None,
         kind: pinfold_types::snapshot::SnapshotKind::Disk,
@@ -194,6 +199,33 @@ impl Node for Recorder {
         }
         Err(Error::not_found("workspace", reference))
     }
+    fn holding(&self, reference: &str) -> Result<Holding> {
+        let id = Node::get(self, reference)?.id;
+        Ok(Holding { id, holder: Holder::default(), limits: ResourceLimits::default() })
+    }
+
+    fn holdings(&self) -> Vec<Holding> {
+        self.holding("known").into_iter().collect()
+    }
+
+    async fn hand_over(&self, reference: &str, _: Holder, _: Holder) -> Result<()> {
+        self.find("hand over", reference).map(drop)
+    }
+
+    async fn snapshot_holding(&self, reference: &str) -> Result<SnapshotHolding> {
+        self.note(format!("whose {reference}"));
+        Ok(SnapshotHolding {
+            id: reference.parse().unwrap_or_else(|_| SnapshotId::generate()),
+            workspace: self.known.id,
+            holder: Holder::default(),
+            limits: ResourceLimits::default(),
+        })
+    }
+
+    fn limits_for(&self, request: &CreateWorkspace) -> Result<ResourceLimits> {
+        Ok(request.limits.clone())
+    }
+
     async fn update(&self, reference: &str, _change: UpdateWorkspace) -> Result<WorkspaceInfo> {
         self.find("update", reference)
     }

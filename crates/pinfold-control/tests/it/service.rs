@@ -3,12 +3,16 @@
 use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, time::Instant};
 
 use futures_util::StreamExt;
-use pinfold_auth::{Authorizer, Grant, ObjectRef, Operation, PeerCredentials, ops};
-use pinfold_control::{ServerFacts, Service};
+use pinfold_auth::{
+    Authenticator, Authorizer, Caller, Facts, Grant, ObjectRef, Operation, PeerCredentials, Surface,
+    TokenKey, ops,
+};
+use pinfold_control::{Access, ServerFacts, Service};
 use pinfold_store::{EventRow, Store};
 use pinfold_types::{
     ErrorCode, ExecId,
     api::{PageQuery, RestoreWorkspace, RunRequest, SignalExec},
+    config::{QuotasConfig, RatesConfig, SessionsConfig},
     exec::ExecSpec,
     files::{ChangeMode, FilePath, ReadFile, RemoveFile, WriteFile},
     workspace::{CreateWorkspace, ForkWorkspace, UpdateWorkspace},
@@ -35,8 +39,24 @@ impl House {
             home: dir.path().into(),
             started: Instant::now(),
         };
-        let service = Service::new(node.clone(), store.clone(), facts);
+        let access = Access::open(
+            1000,
+            TokenKey::new([1; 32]),
+            store.clone(),
+            RatesConfig::default(),
+            &QuotasConfig::default(),
+            &SessionsConfig::default(),
+        )
+        .await
+        .expect("access");
+        let service = Service::new(node.clone(), access, store.clone(), facts);
         Self { service, node, store, _dir: dir }
+    }
+
+    async fn known<O: Operation>(&self) -> Grant<O> {
+        let owner = self.service.access().authenticate_peer(PeerCredentials { uid: 1000 });
+        let caller = Caller::new(owner.expect("the owner"), Surface::Unix);
+        self.service.grant(&caller, ObjectRef::workspace("known")).await.expect("the owner may")
     }
 
     async fn events(&self) -> Vec<EventRow> {
@@ -55,20 +75,18 @@ impl House {
 }
 
 fn grant<O: Operation>(object: ObjectRef) -> Grant<O> {
-    let authorizer = Authorizer::new(1000);
-    let owner = authorizer.peer(PeerCredentials { uid: 1000 }).expect("the owner");
-    authorizer.authorize(&owner, object).expect("the owner may")
+    let authenticator = Authenticator::new(1000, TokenKey::new([1; 32]));
+    let owner = authenticator.peer(PeerCredentials { uid: 1000 }).expect("the owner");
+    let caller = Caller::new(owner, Surface::Unix);
+    Authorizer::new(1000).authorize(&caller, object, Facts::default()).expect("the owner may")
 }
 
-fn known<O: Operation>() -> Grant<O> {
-    grant(ObjectRef::workspace("known"))
-}
 
 #[tokio::test]
 async fn a_change_is_recorded_before_and_after_by_id() {
     let house = House::new().await;
     let id = house.node.known.id.to_string();
-    house.service.destroy_workspace(known()).await.expect("destroyed");
+    house.service.destroy_workspace(house.known().await).await.expect("destroyed");
     let missing = house.service.destroy_workspace(grant(ObjectRef::workspace("ghost"))).await;
     assert_eq!(missing.expect_err("no such workspace").code, ErrorCode::NotFound);
     let step = |object: &str, outcome: Option<&str>| {
@@ -101,7 +119,7 @@ async fn what_is_made_is_named_by_its_id() {
         house.service.create_workspace(grant(ObjectRef::server()), request).await.expect("created");
     let outcomes = house
         .service
-        .fork_workspace(known(), ForkWorkspace { count: 3, ..ForkWorkspace::default() })
+        .fork_workspace(house.known().await, ForkWorkspace { count: 3, ..ForkWorkspace::default() })
         .await
         .expect("forked");
     assert_eq!(outcomes.len(), 3);
@@ -120,12 +138,13 @@ async fn what_is_made_is_named_by_its_id() {
 async fn reading_is_not_recorded() {
     let house = House::new().await;
     let service = &house.service;
-    service.workspace(known()).expect("read");
-    service.workspace_stats(known()).await.expect("read");
-    service.stat_file(known(), &FilePath { path: "/a".into() }).await.expect("read");
-    let page = service.list_workspaces(grant(ObjectRef::server()), &PageQuery::default());
+    service.workspace(house.known().await).await.expect("read");
+    service.workspace_stats(house.known().await).await.expect("read");
+    service.stat_file(house.known().await, &FilePath { path: "/a".into() }).await.expect("read");
+    let query = PageQuery::default();
+    let page = service.list_workspaces(grant(ObjectRef::server()), &query).await;
     assert_eq!(page.expect("a page").items.len(), 1);
-    let server = service.server(grant(ObjectRef::server()));
+    let server = service.server(grant(ObjectRef::server())).await.expect("read");
     assert_eq!(server.workspaces["running"], 1);
     assert!(house.events().await.is_empty());
 }
@@ -137,12 +156,12 @@ async fn bad_values_reach_neither_the_node_nor_the_record() {
     let mut refused = Vec::new();
     let bad_path = || "a/b".to_owned();
     let too_long = UpdateWorkspace { ttl_ms: Some(u64::MAX), ..UpdateWorkspace::default() };
-    refused.push(service.update_workspace(known(), too_long).await.err());
+    refused.push(service.update_workspace(house.known().await, too_long).await.err());
     let none = ForkWorkspace { count: 0, ..ForkWorkspace::default() };
-    refused.push(service.fork_workspace(known(), none).await.err());
+    refused.push(service.fork_workspace(house.known().await, none).await.err());
     let nothing = ExecSpec::argv(Vec::<String>::new());
-    refused.push(service.exec(known(), nothing.clone()).await.err());
-    refused.push(service.start_exec(known(), nothing.clone()).await.err());
+    refused.push(service.exec(house.known().await, nothing.clone()).await.err());
+    refused.push(service.start_exec(house.known().await, nothing.clone()).await.err());
     let run = RunRequest { workspace: CreateWorkspace::default(), exec: Some(nothing) };
     refused.push(service.run(grant(ObjectRef::server()), run).await.err());
     let stopped = CreateWorkspace { stopped: true, ..CreateWorkspace::default() };
@@ -150,20 +169,20 @@ async fn bad_values_reach_neither_the_node_nor_the_record() {
     refused.push(service.run(grant(ObjectRef::server()), run).await.err());
     for signal in [i32::MIN, -1, 0, 65] {
         let request = SignalExec { signal };
-        refused.push(service.signal_exec(known(), ExecId::generate(), &request).await.err());
+        refused.push(service.signal_exec(house.known().await, ExecId::generate(), &request).await.err());
     }
-    refused.push(service.stat_file(known(), &FilePath { path: bad_path() }).await.err());
+    refused.push(service.stat_file(house.known().await, &FilePath { path: bad_path() }).await.err());
     let write = WriteFile { path: bad_path(), ..WriteFile::default() };
     let content = Box::pin(futures_util::stream::empty());
-    refused.push(service.write_file(known(), &write, content).await.err());
+    refused.push(service.write_file(house.known().await, &write, content).await.err());
     let root = RemoveFile { path: "/".into(), recursive: true };
-    refused.push(service.remove_file(known(), &root).await.err());
+    refused.push(service.remove_file(house.known().await, &root).await.err());
     let mode = ChangeMode { path: "/a".into(), mode: u32::MAX };
-    refused.push(service.change_mode(known(), &mode).await.err());
-    refused.push(service.connect_port(known(), 0).await.err());
+    refused.push(service.change_mode(house.known().await, &mode).await.err());
+    refused.push(service.connect_port(house.known().await, 0).await.err());
     for snapshot in ["", "../x", "snap_x", "a/b"] {
         let request = RestoreWorkspace { snapshot: snapshot.into() };
-        refused.push(service.restore_workspace(known(), &request).await.err());
+        refused.push(service.restore_workspace(house.known().await, &request).await.err());
     }
     for (place, refused) in refused.iter().enumerate() {
         let refused = refused.as_ref().unwrap_or_else(|| panic!("case {place} was let through"));
@@ -179,7 +198,8 @@ async fn a_call_whose_caller_leaves_is_recorded_as_abandoned() {
     let house = House::new().await;
     let service = house.service.clone();
     let mut listener = house.service.subscribe();
-    let call = tokio::spawn(async move { service.stop_workspace(known()).await });
+    let grant = house.known().await;
+    let call = tokio::spawn(async move { service.stop_workspace(grant).await });
     let begun = listener.recv().await.expect("told");
     assert_eq!((begun.kind, begun.outcome), ("workspace.stop", None));
     assert_eq!(house.service.in_flight().count(), 1);
@@ -190,7 +210,7 @@ async fn a_call_whose_caller_leaves_is_recorded_as_abandoned() {
     assert_eq!(story[1].2.as_deref(), Some("abandoned"));
     // One that is waited for ends in order.
     house.node.gate.notify_one();
-    house.service.stop_workspace(known()).await.expect("stopped");
+    house.service.stop_workspace(house.known().await).await.expect("stopped");
     assert_eq!(house.story().await[3].2.as_deref(), Some("ok"));
 }
 
@@ -199,9 +219,9 @@ async fn a_stream_is_in_flight_until_it_is_dropped() {
     let house = House::new().await;
     let service = &house.service;
     let read = ReadFile { path: "/a".into(), offset: None, length: None };
-    let mut bytes = service.read_file(known(), &read).await.expect("a stream");
-    let exec = service.exec(known(), ExecSpec::argv(["true"])).await.expect("a session");
-    let port = service.connect_port(known(), 80).await.expect("a connection");
+    let mut bytes = service.read_file(house.known().await, &read).await.expect("a stream");
+    let exec = service.exec(house.known().await, ExecSpec::argv(["true"])).await.expect("a session");
+    let port = service.connect_port(house.known().await, 80).await.expect("a connection");
     assert_eq!(service.in_flight().count(), 3);
     assert_eq!(bytes.next().await.expect("an item").expect("bytes"), "bytes");
     drop((bytes, exec));
@@ -214,7 +234,7 @@ async fn a_stream_is_in_flight_until_it_is_dropped() {
 async fn a_command_started_in_the_background_is_one_whatever_was_asked() {
     let house = House::new().await;
     let spec = ExecSpec { background: false, ..ExecSpec::argv(["sleep", "1"]) };
-    let info = house.service.start_exec(known(), spec).await.expect("started");
+    let info = house.service.start_exec(house.known().await, spec).await.expect("started");
     assert!(info.background && info.result.is_none());
     assert_eq!(house.node.asked(), ["exec background=true known"]);
 }
