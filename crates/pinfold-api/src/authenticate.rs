@@ -4,6 +4,8 @@
 //! What a request presents is taken as a whole: with a credential that does not stand it is
 //! refused, even where the connection alone would have been enough.
 
+use std::net::IpAddr;
+
 use axum::{
     extract::{Request, State},
     middleware::Next,
@@ -11,7 +13,7 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, header};
 use pinfold_auth::{Caller, Surface, unauthenticated};
-use pinfold_control::Access;
+use pinfold_control::{Access, Node, Service};
 use pinfold_types::{Error, ErrorCode, RequestId, Result, SessionId};
 
 use crate::{listen::Peer, reply::Failure, upgrade::StreamGuard};
@@ -20,12 +22,13 @@ use crate::{listen::Peer, reply::Failure, upgrade::StreamGuard};
 pub(crate) const SESSION: HeaderName = HeaderName::from_static("pinfold-session");
 
 /// Recognises the caller of every request, or refuses it.
-pub(crate) async fn layer(
-    State(access): State<Access>,
+pub(crate) async fn layer<N: Node>(
+    State(service): State<Service<N>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match identify(&access, &request) {
+    let access = service.access();
+    match identify(access, &request) {
         Ok(caller) => {
             // A stream ends with the credential that opened it.
             let ended = access.ended(caller.principal());
@@ -37,6 +40,10 @@ pub(crate) async fn layer(
         }
         Err(error) => {
             let unknown = error.code == ErrorCode::Unauthenticated;
+            if unknown {
+                let (surface, peer) = whence(&request);
+                service.unknown(surface, peer, &error);
+            }
             let mut response = Failure(error).into_response();
             if unknown {
                 let challenge = HeaderValue::from_static("Bearer realm=\"pinfold\"");
@@ -47,15 +54,21 @@ pub(crate) async fn layer(
     }
 }
 
+/// Where a request came in, and from which address.
+fn whence(request: &Request) -> (Surface, Option<IpAddr>) {
+    match request.extensions().get::<Peer>() {
+        Some(Peer::Tcp { address, .. }) if request.headers().contains_key(header::UPGRADE) => {
+            (Surface::WebSocket, Some(address.ip()))
+        }
+        Some(Peer::Tcp { address, .. }) => (Surface::Http, Some(address.ip())),
+        Some(Peer::Unix(_)) | None => (Surface::Unix, None),
+    }
+}
+
 fn identify(access: &Access, request: &Request) -> Result<Caller> {
     let peer = request.extensions().get::<Peer>().copied();
     let peer = peer.ok_or_else(|| unauthenticated("a connection of no known kind"))?;
-    let upgrade = request.headers().contains_key(header::UPGRADE);
-    let surface = match peer {
-        Peer::Unix(_) => Surface::Unix,
-        Peer::Tcp { .. } if upgrade => Surface::WebSocket,
-        Peer::Tcp { .. } => Surface::Http,
-    };
+    let (surface, _) = whence(request);
     let principal = match (bearer(request)?, peer) {
         (Some(presented), _) => access.authenticate_bearer(presented, surface)?,
         (None, Peer::Unix(credentials)) => access.authenticate_peer(credentials)?,

@@ -40,13 +40,13 @@ const CALL: Duration = Duration::from_mins(15);
 /// past its gate that is not for it.
 pub fn router<N: Node>(service: Service<N>) -> Router {
     let Table { router, .. } = table();
-    let access = service.access().clone();
+    let recognising = service.clone();
     router
         .fallback(layers::no_route)
         .method_not_allowed_fallback(layers::no_method)
         .with_state(service)
         .layer(from_fn_with_state(Keys::default(), idempotency::layer))
-        .layer(from_fn_with_state(access, authenticate::layer))
+        .layer(from_fn_with_state(recognising, authenticate::layer::<N>))
 }
 
 /// Names of the operations that have a route, for the test that all of them do.
@@ -140,6 +140,9 @@ fn table<N: Node>() -> Table<N> {
         .add(access::who_am_i)
         .add(access::create_token)
         .add(access::tokens)
+        .add(access::audit)
+        .add(access::verify_audit)
+        .add(access::export_audit)
         .add(access::workspace_token)
         .add(access::token)
         .add(access::revoke)

@@ -29,6 +29,16 @@ operations! {
     /// Says whom the caller is taken for, what that one may, and what it holds of its quota.
     WhoAmI "session.whoami" on Server, scope "session:whoami", rate Default,
         Get "/whoami", Body::None => Json, Safe, audit "read";
+    /// Reads records of the audit log: the last ones, or from a number on.
+    AuditList "audit.list" on Server, scope "audit:read", rate Default,
+        Get "/audit", Body::None => Json, Safe, audit "list";
+    /// Checks the whole audit log, and names the first record that was changed, removed, moved or
+    /// cut off.
+    AuditVerify "audit.verify" on Server, scope "audit:read", rate Create,
+        Get "/audit/verify", Body::None => Json, Safe, audit "verify";
+    /// Reads a range of the audit log as it stands in the files, a JSON record a line.
+    AuditExport "audit.export" on Server, scope "audit:read", rate Create,
+        Get "/audit/export", Body::None => Bytes, Safe, audit "export";
     /// Makes a token, for its maker or for a new principal below it, no wider than the maker's.
     TokenCreate "token.create" on Server, scope "token:create", rate Create,
         Post "/tokens", SMALL => Json, Acts, audit "mint";

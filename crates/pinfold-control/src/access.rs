@@ -14,7 +14,7 @@ use pinfold_auth::{
 };
 use pinfold_store::Store;
 use pinfold_types::{
-    ErrorCode, PrincipalId, Result, SessionId, TokenId, WorkspaceId,
+    Error, ErrorCode, PrincipalId, Result, SessionId, TokenId, WorkspaceId,
     access::{Holder, Reach, SessionState},
     config::{QuotasConfig, RatesConfig, SessionsConfig},
 };
@@ -175,8 +175,10 @@ impl<N: Node> Service<N> {
             Ok((grant, rate))
         };
         let decided = decided.await;
-        if let Err(refused) = &decided {
-            self.refused(caller, &O::INFO, &object, refused);
+        if let Err(refused) = &decided
+            && tells(refused, principal)
+        {
+            self.refused(caller, &O::INFO, &object, refused).await;
         }
         decided
     }
@@ -237,6 +239,16 @@ impl<N: Node> Service<N> {
                 })
             }
         }
+    }
+}
+
+/// Whether a refusal says something about its caller. That calls came too fast, were malformed, or
+/// that the owner mistyped a name, does not.
+fn tells(refused: &Error, principal: &Principal) -> bool {
+    match refused.code {
+        ErrorCode::Forbidden | ErrorCode::Unauthenticated | ErrorCode::Conflict => true,
+        ErrorCode::NotFound => !matches!(principal.kind(), PrincipalKind::Owner { .. }),
+        _ => false,
     }
 }
 

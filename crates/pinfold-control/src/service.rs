@@ -1,6 +1,7 @@
 //! The operations. Each function is named like its operation and takes its grant, so the object
 //! it acts on is the one that was authorized.
 
+mod audit;
 mod execs;
 mod files;
 mod images;
@@ -14,10 +15,10 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use pinfold_auth::{
-    Caller, Grant, ObjectKind, ObjectRef, Operation, OperationInfo,
+    Caller, Grant, ObjectKind, ObjectRef, Operation, OperationInfo, Surface,
     operation::{RateClass, Reply},
 };
-use pinfold_store::Store;
+use pinfold_store::{Store, audit::AuditLog};
 use pinfold_types::{
     Error, Result,
     access::Holder,
@@ -81,16 +82,26 @@ pub(crate) struct Held {
     _flight: Flight,
     _session: Option<SessionFlight>,
     _stream: Option<StreamHeld>,
+    /// Of a stream that was told to begin, and what it made.
+    record: Option<(Record, Vec<String>)>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some((record, made)) = self.record.take() {
+            record.close_stream(made);
+        }
+    }
 }
 
 impl<N: Node> Service<N> {
     /// The operations on `node`, decided by `access`, recording into `store`.
-    pub fn new(node: N, access: Access, store: Store, facts: ServerFacts) -> Self {
+    pub fn new(node: N, access: Access, store: Store, audit: AuditLog, facts: ServerFacts) -> Self {
         Self {
             inner: Arc::new(Inner {
                 node,
                 access,
-                events: Events::new(store),
+                events: Events::new(store, audit),
                 flights: InFlight::default(),
                 facts,
             }),
@@ -132,8 +143,9 @@ impl<N: Node> Service<N> {
             _session: session.transpose()?,
             _stream: stream.transpose()?,
             _flight: self.inner.flights.begin(),
+            record: None,
         };
-        let record = O::INFO.mutates().then(|| {
+        let begin = || {
             let object = grant.object();
             // The grant names it by id, where it exists.
             let object = match object.kind() {
@@ -141,19 +153,25 @@ impl<N: Node> Service<N> {
                 _ => object.reference().to_owned(),
             };
             self.inner.events.begin(&grant, object)
-        });
+        };
+        let record = if O::INFO.mutates() { Some(begin()?) } else { None };
         Ok(Call { grant, held, record })
     }
 
     /// Writes down that a caller was refused.
-    pub(crate) fn refused(
+    pub(crate) async fn refused(
         &self,
         caller: &Caller,
         operation: &OperationInfo,
         object: &ObjectRef,
         error: &Error,
     ) {
-        self.inner.events.refused(caller, operation, object, error);
+        self.inner.events.refused(caller, operation, object, error).await;
+    }
+
+    /// Writes down that somebody was nobody.
+    pub fn unknown(&self, surface: Surface, peer: Option<std::net::IpAddr>, error: &Error) {
+        self.inner.events.unknown(surface, peer, error);
     }
 
     /// Reserves `count` workspaces of these limits for a caller, and says whose they will be.
@@ -217,22 +235,30 @@ impl<O: Operation> Call<O> {
         result
     }
 
-    /// The same for a stream, which stays in flight as long as it is held.
+    /// The same for a stream, which stays in flight as long as it is held. That it began is on the
+    /// disk when this returns; that it ended is recorded when it does.
     async fn stream<T>(self, result: Result<T>) -> Result<Tracked<T>> {
         self.stream_with(result, |_| Vec::new()).await
     }
 
     /// The same, with the ids of what was made.
     async fn stream_with<T>(
-        self,
+        mut self,
         result: Result<T>,
         made: impl FnOnce(&T) -> Vec<String>,
     ) -> Result<Tracked<T>> {
-        let made = result.as_ref().map(made).unwrap_or_default();
         let outcome = Outcome::of(&result);
-        if let Some(record) = self.record {
-            record.end(outcome, made).await?;
+        let Ok(stream) = result else {
+            if let Some(record) = self.record {
+                record.end(outcome, Vec::new()).await?;
+            }
+            return result.map(|stream| Tracked::new(stream, self.held));
+        };
+        let made = made(&stream);
+        if let Some(mut record) = self.record {
+            record.begun().await?;
+            self.held.record = Some((record, made));
         }
-        result.map(|stream| Tracked::new(stream, self.held))
+        Ok(Tracked::new(stream, self.held))
     }
 }

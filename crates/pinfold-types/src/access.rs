@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -57,7 +58,7 @@ pub struct SnapshotHolding {
 }
 
 /// Which objects a principal sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reach {
     /// Its own, and those of principals that it made.
@@ -69,7 +70,7 @@ pub enum Reach {
 
 /// Most that a principal, with all principals that it made, may hold. Absent: no limit of its
 /// own. Every ancestor's quota holds too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quota {
     /// Workspaces, whatever their state, as all that follows.
@@ -124,7 +125,7 @@ impl Quota {
 }
 
 /// A request for a new token.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CreateToken {
     /// What people call it: 1 to 63 letters, digits, `.`, `_`, `-`.
@@ -181,7 +182,7 @@ pub fn check_token_name(name: &str) -> Result<()> {
 }
 
 /// A token, without its secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenInfo {
     /// Id.
     pub id: TokenId,
@@ -219,7 +220,7 @@ pub struct TokenInfo {
 }
 
 /// A new token. The only time that its text is given.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 pub struct NewToken {
     /// The text to present.
     pub token: String,
@@ -234,7 +235,7 @@ impl std::fmt::Debug for NewToken {
 }
 
 /// Whom the caller is taken for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WhoAmI {
     /// Id.
     pub principal: PrincipalId,
@@ -259,7 +260,7 @@ pub struct WhoAmI {
 }
 
 /// A session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionInfo {
     /// Id.
     pub id: SessionId,
@@ -280,7 +281,7 @@ pub struct SessionInfo {
 }
 
 /// Whether a session is at work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
     /// It has calls in flight, or had one a short while ago.
@@ -292,7 +293,7 @@ pub enum SessionState {
 }
 
 /// A request for a new session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CreateSession {
     /// What the client calls itself, at most 100 bytes.
@@ -300,7 +301,7 @@ pub struct CreateSession {
 }
 
 /// What is to be owned by the caller's session from now on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdoptWorkspaces {
     /// This workspace, by id or name; absent: every orphan that the caller sees.
@@ -308,8 +309,83 @@ pub struct AdoptWorkspaces {
 }
 
 /// What changed hands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Adopted {
     /// Ids.
     pub workspaces: Vec<WorkspaceId>,
+}
+
+/// Which records of the audit log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditQuery {
+    /// From this number on; absent: the last ones, or for an export all.
+    pub from: Option<u64>,
+    /// How many, 1 to 1000; 100 where nothing is said. An export has no such limit.
+    pub limit: Option<u32>,
+}
+
+/// A record of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AuditEntry {
+    /// Number: one more than the record before.
+    pub seq: u64,
+    /// Hash of the record before.
+    pub prev: String,
+    /// When.
+    pub at: Timestamp,
+    /// `begin`, `end`, `denied`, `security`.
+    pub phase: String,
+    /// Name of the operation.
+    pub operation: String,
+    /// Who.
+    pub principal: String,
+    /// Fingerprint of the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// Session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// Where it came in.
+    pub surface: String,
+    /// From which address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// On what.
+    pub object: String,
+    /// `allow` or `refuse`.
+    pub decision: String,
+    /// By which rule, or why not.
+    pub rule: String,
+    /// How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// Request.
+    pub request: String,
+    /// Ids of what came of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<String>,
+    /// What else is worth knowing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub detail: BTreeMap<String, String>,
+    /// Keyed hash of all of this.
+    pub hash: String,
+}
+
+/// What a check of the audit log found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AuditVerdict {
+    /// Nothing was changed, removed, moved or cut off.
+    pub whole: bool,
+    /// Records checked.
+    pub records: u64,
+    /// Number of the first that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<u64>,
+    /// Number of the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u64>,
+    /// Which record is wrong, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }

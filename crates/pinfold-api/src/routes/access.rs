@@ -5,7 +5,7 @@ use pinfold_control::{Node, Service};
 
 use crate::{
     call::Call,
-    reply::{Reply, created, json, nothing},
+    reply::{Reply, bytes, created, json, nothing},
 };
 
 pub(super) async fn who_am_i<N: Node>(service: Service<N>, call: Call<ops::WhoAmI>) -> Reply {
@@ -18,6 +18,26 @@ pub(super) async fn create_token<N: Node>(
 ) -> Reply {
     let (grant, request) = call.json().await?;
     created(&service.create_token(grant, request).await?)
+}
+
+pub(super) async fn audit<N: Node>(service: Service<N>, call: Call<ops::AuditList>) -> Reply {
+    let (grant, query) = call.query()?;
+    json(&service.audit_records(grant, &query).await?)
+}
+
+pub(super) async fn verify_audit<N: Node>(
+    service: Service<N>,
+    call: Call<ops::AuditVerify>,
+) -> Reply {
+    json(&service.verify_audit(call.grant()).await?)
+}
+
+pub(super) async fn export_audit<N: Node>(
+    service: Service<N>,
+    call: Call<ops::AuditExport>,
+) -> Reply {
+    let (grant, query) = call.query()?;
+    Ok(bytes("application/x-ndjson", service.export_audit(grant, &query).await?))
 }
 
 pub(super) async fn workspace_token<N: Node>(

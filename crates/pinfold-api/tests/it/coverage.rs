@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pinfold_api::routed;
 use pinfold_auth::{
-    OPERATIONS, OperationInfo,
+    OPERATIONS, ObjectKind, OperationInfo,
     operation::{Body, Reply},
 };
 use pinfold_types::ExecId;
@@ -35,6 +35,7 @@ fn sample(op: &OperationInfo) -> (String, Option<&'static str>) {
     let body = match op.name {
         "workspace.restore" => r#"{"snapshot":"s"}"#,
         "exec.start" => r#"{"command":{"argv":["true"]}}"#,
+        "token.create" => r#"{"name":"fix"}"#,
         "exec.signal" => r#"{"signal":15}"#,
         "file.mkdir" | "file.remove" => r#"{"path":"/a"}"#,
         "file.rename" => r#"{"from":"/a","to":"/b"}"#,
@@ -50,8 +51,14 @@ fn sample(op: &OperationInfo) -> (String, Option<&'static str>) {
 #[tokio::test]
 async fn every_operation_answers() {
     let served = Served::start(64).await;
+    let session = served.json("POST", "/api/v1/sessions", "{}").await;
+    let session: serde_json::Value = serde_json::from_str(&session.text()).expect("a session");
+    let session = session["id"].as_str().expect("an id").to_owned();
     for op in OPERATIONS {
-        let (path, body) = sample(op);
+        let (mut path, body) = sample(op);
+        if op.object == ObjectKind::Session {
+            path = path.replace("/fix", &format!("/{session}"));
+        }
         let answer = match body {
             Some(body) => served.json(op.method.as_str(), &path, body).await,
             None => served.call(op.method.as_str(), &path).await,

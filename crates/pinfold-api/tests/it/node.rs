@@ -27,6 +27,8 @@ pub(crate) const FLOOD: usize = 8 << 20;
 
 pub(crate) struct FakeNode;
 
+/// Id of `faulty`.
+const FAULTY: &str = "ws_01k8y6f5t0e8jb4yy1w3gq7m2t";
 /// Id of `fix`.
 const FIX: &str = "ws_01k8y6f5t0e8jb4yy1w3gq7m2s";
 
@@ -40,7 +42,11 @@ pub(crate) fn workspace() -> WorkspaceInfo {
 }
 
 fn known(reference: &str) -> Result<WorkspaceInfo> {
-    if reference == "fix" || reference == FIX { Ok(workspace()) } else { Err(Error::not_found("workspace", reference)) }
+    if reference == "fix" || reference == FIX {
+        Ok(workspace())
+    } else {
+        Err(Error::not_found("workspace", reference))
+    }
 }
 
 fn snapshot() -> SnapshotInfo {
@@ -226,7 +232,7 @@ impl Node for FakeNode {
         vec![]
     }
     async fn create(&self, _: CreateWorkspace) -> Result<WorkspaceInfo> {
-        Ok(workspace())
+        Ok(WorkspaceInfo { id: WorkspaceId::generate(), ..workspace() })
     }
     fn list(&self) -> Vec<WorkspaceInfo> {
         vec![workspace()]
@@ -236,7 +242,11 @@ impl Node for FakeNode {
     }
     fn holding(&self, reference: &str) -> Result<Holding> {
         let limits = ResourceLimits::default();
-        Ok(Holding { id: known(reference)?.id, holder: Holder::default(), limits })
+        let id = match reference {
+            "faulty" | FAULTY => FAULTY.parse()?,
+            _ => known(reference)?.id,
+        };
+        Ok(Holding { id, holder: Holder::default(), limits })
     }
 
     fn holdings(&self) -> Vec<Holding> {
@@ -272,7 +282,7 @@ impl Node for FakeNode {
     }
     async fn pause(&self, reference: &str) -> Result<WorkspaceInfo> {
         // A fault of ours, with words that must not leave the process.
-        if reference == "faulty" {
+        if reference == FAULTY {
             return Err(Error::internal("the secret is hunter2"));
         }
         known(reference)

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::Path, time::Instant};
 use pinfold_api::{Activity, Problem, Server, Site, Streams, Tcp, router};
 use pinfold_auth::TokenKey;
 use pinfold_control::{Access, ServerFacts, Service};
-use pinfold_store::Store;
+use pinfold_store::{
+    Store,
+    audit::{AuditKey, AuditLog, AuditOptions},
+};
 use pinfold_types::config::{Config, QuotasConfig, RatesConfig, SessionsConfig};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -55,12 +58,15 @@ impl Served {
         )
         .await
         .expect("access");
+        let key = AuditKey::open(&directory.path().join("keys")).expect("a key");
+        let audit = AuditLog::open(&directory.path().join("audit"), key, AuditOptions::default());
+        let audit = audit.expect("an audit log");
         let (activity, stop) = (Activity::default(), CancellationToken::new());
         let server = Server {
             listener,
             tcp: vec![Tcp::new(socket, None).expect("a socket")],
             site,
-            router: router(Service::new(FakeNode, access.clone(), store, facts)),
+            router: router(Service::new(FakeNode, access.clone(), store, audit, facts)),
             access,
             max_connections,
             activity: activity.clone(),

@@ -4,11 +4,14 @@ use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, time::Instant};
 
 use futures_util::StreamExt;
 use pinfold_auth::{
-    Authenticator, Authorizer, Caller, Facts, Grant, ObjectRef, Operation, PeerCredentials, Surface,
-    TokenKey, ops,
+    Authenticator, Authorizer, Caller, Facts, Grant, ObjectRef, Operation, PeerCredentials,
+    Surface, TokenKey, ops,
 };
 use pinfold_control::{Access, ServerFacts, Service};
-use pinfold_store::{EventRow, Store};
+use pinfold_store::{
+    EventRow, Store,
+    audit::{AuditKey, AuditLog, AuditOptions},
+};
 use pinfold_types::{
     ErrorCode, ExecId,
     api::{PageQuery, RestoreWorkspace, RunRequest, SignalExec},
@@ -49,7 +52,10 @@ impl House {
         )
         .await
         .expect("access");
-        let service = Service::new(node.clone(), access, store.clone(), facts);
+        let key = AuditKey::open(&dir.path().join("keys")).expect("a key");
+        let audit = AuditLog::open(&dir.path().join("audit"), key, AuditOptions::default());
+        let audit = audit.expect("an audit log");
+        let service = Service::new(node.clone(), access, store.clone(), audit, facts);
         Self { service, node, store, _dir: dir }
     }
 
@@ -81,7 +87,6 @@ fn grant<O: Operation>(object: ObjectRef) -> Grant<O> {
     Authorizer::new(1000).authorize(&caller, object, Facts::default()).expect("the owner may")
 }
 
-
 #[tokio::test]
 async fn a_change_is_recorded_before_and_after_by_id() {
     let house = House::new().await;
@@ -101,7 +106,7 @@ async fn a_change_is_recorded_before_and_after_by_id() {
             step("ghost", Some("not_found")),
         ]
     );
-    assert_eq!(house.node.asked(), ["destroy known", "destroy ghost"]);
+    assert_eq!(house.node.asked(), [format!("destroy {id}"), "destroy ghost".to_owned()]);
     let first = &house.events().await[0].event;
     assert_eq!(first.detail["rule"], "owner");
     assert!(first.principal.starts_with("usr_"));
@@ -169,9 +174,12 @@ async fn bad_values_reach_neither_the_node_nor_the_record() {
     refused.push(service.run(grant(ObjectRef::server()), run).await.err());
     for signal in [i32::MIN, -1, 0, 65] {
         let request = SignalExec { signal };
-        refused.push(service.signal_exec(house.known().await, ExecId::generate(), &request).await.err());
+        refused.push(
+            service.signal_exec(house.known().await, ExecId::generate(), &request).await.err(),
+        );
     }
-    refused.push(service.stat_file(house.known().await, &FilePath { path: bad_path() }).await.err());
+    refused
+        .push(service.stat_file(house.known().await, &FilePath { path: bad_path() }).await.err());
     let write = WriteFile { path: bad_path(), ..WriteFile::default() };
     let content = Box::pin(futures_util::stream::empty());
     refused.push(service.write_file(house.known().await, &write, content).await.err());
@@ -220,7 +228,8 @@ async fn a_stream_is_in_flight_until_it_is_dropped() {
     let service = &house.service;
     let read = ReadFile { path: "/a".into(), offset: None, length: None };
     let mut bytes = service.read_file(house.known().await, &read).await.expect("a stream");
-    let exec = service.exec(house.known().await, ExecSpec::argv(["true"])).await.expect("a session");
+    let exec =
+        service.exec(house.known().await, ExecSpec::argv(["true"])).await.expect("a session");
     let port = service.connect_port(house.known().await, 80).await.expect("a connection");
     assert_eq!(service.in_flight().count(), 3);
     assert_eq!(bytes.next().await.expect("an item").expect("bytes"), "bytes");
@@ -236,7 +245,8 @@ async fn a_command_started_in_the_background_is_one_whatever_was_asked() {
     let spec = ExecSpec { background: false, ..ExecSpec::argv(["sleep", "1"]) };
     let info = house.service.start_exec(house.known().await, spec).await.expect("started");
     assert!(info.background && info.result.is_none());
-    assert_eq!(house.node.asked(), ["exec background=true known"]);
+    let id = house.node.known.id;
+    assert_eq!(house.node.asked(), [format!("exec background=true {id}")]);
 }
 
 /// Stands for a further argument in code that is compiled and not run.
@@ -267,6 +277,20 @@ fn every_operation_has_its_function() {
         operations OperationList(),
         doctor DoctorRun(),
         recovery RecoveryList(),
+        who_am_i WhoAmI(),
+        create_token TokenCreate(_),
+        list_tokens TokenList(_),
+        token TokenRead(),
+        revoke_token TokenRevoke(),
+        workspace_token WorkspaceToken(),
+        create_session SessionCreate(_),
+        list_sessions SessionList(_),
+        end_session SessionEnd(),
+        adopt SessionAdopt(_),
+        takeover SessionTakeover(),
+        audit_records AuditList(_),
+        verify_audit AuditVerify(),
+        export_audit AuditExport(_),
         create_workspace WorkspaceCreate(_),
         list_workspaces WorkspaceList(_),
         run WorkspaceRun(_),

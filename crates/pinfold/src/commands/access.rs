@@ -56,9 +56,10 @@ async fn create(context: &Context, args: TokenCreate) -> Result<()> {
     };
     // The text alone on standard output, so that it can be piped into where it belongs.
     context.output.show(&made, |made| format!("{}\n", made.token))?;
-    let until = made.info.expires_at.map_or("until it is revoked".to_owned(), |end| {
-        format!("until {}", human::moment(end))
-    });
+    let until = made
+        .info
+        .expires_at
+        .map_or("until it is revoked".to_owned(), |end| format!("until {}", human::moment(end)));
     context.output.note(format!(
         "{} stands {until}; this is the only time that its text is shown",
         made.info.id
@@ -104,7 +105,9 @@ async fn revoke(context: &Context, args: &TokenRevoke) -> Result<u8> {
         let path = format!("{TOKENS}/{}", encode_segment(reference));
         match context.client.act::<TokenInfo>(Method::DELETE, &path).await {
             Ok(info) => {
-                context.output.show(&info, |info| format!("{} {} revoked\n", info.id, info.name))?;
+                context
+                    .output
+                    .show(&info, |info| format!("{} {} revoked\n", info.id, info.name))?;
             }
             Err(error) => code.note(&context.output, &error),
         }
@@ -132,9 +135,9 @@ pub(super) async fn session(context: &Context, args: SessionCommand) -> Result<(
 }
 
 fn adopted(context: &Context, adopted: &Adopted) -> Result<()> {
-    context.output.show(adopted, |adopted| {
-        adopted.workspaces.iter().map(|id| format!("{id}\n")).collect()
-    })
+    context
+        .output
+        .show(adopted, |adopted| adopted.workspaces.iter().map(|id| format!("{id}\n")).collect())
 }
 
 async fn sessions(context: &Context) -> Result<()> {

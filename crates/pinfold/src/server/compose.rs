@@ -12,7 +12,10 @@ use std::{
 use pinfold_api::{Activity, Server, Site, Tcp, router};
 use pinfold_control::{Access, ServerFacts, Service};
 use pinfold_node::{LocalNode, NodeOptions};
-use pinfold_store::Store;
+use pinfold_store::{
+    Store,
+    audit::{AuditKey, AuditLog, AuditOptions},
+};
 use pinfold_types::{Error, Result, config::Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -69,6 +72,8 @@ async fn serve(
         &config.sessions,
     )
     .await?;
+    let key = AuditKey::open(&home.keys())?;
+    let audit = AuditLog::open(&home.path().join("audit"), key, AuditOptions::default())?;
     // Before recovery, so that an address that is taken costs nothing. Whoever calls already waits.
     tcp::check_credentials(addresses, access.has_credentials())?;
     let bound = tcp::bind(addresses)?;
@@ -87,7 +92,7 @@ async fn serve(
         home: home.path().to_owned(),
         started,
     };
-    let service = Service::new(node.clone(), access.clone(), store, facts);
+    let service = Service::new(node.clone(), access.clone(), store, audit.clone(), facts);
     let (activity, stop) = (Activity::default(), CancellationToken::new());
     let listening = socket::listen(home)?;
     let names: Vec<String> = bound.addresses().iter().map(ToString::to_string).collect();
@@ -124,6 +129,7 @@ async fn serve(
     // The node first: what its streams carry then outlives them.
     let closed = node.shutdown().await;
     streams.end().await;
+    audit.close().await;
     closed
 }
 

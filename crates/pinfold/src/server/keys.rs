@@ -16,7 +16,7 @@ use crate::home::Home;
 
 /// The key for hashes of tokens. It is made at the first start; without it every token is void.
 pub(super) fn token_key(home: &Home) -> Result<TokenKey> {
-    key(&home.path().join("keys"), "token.key").map(|bytes| TokenKey::new(*bytes))
+    key(&home.keys(), "token.key").map(|bytes| TokenKey::new(*bytes))
 }
 
 /// Reads a key, or makes it. One that others can read is refused.
