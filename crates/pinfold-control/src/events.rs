@@ -143,7 +143,7 @@ impl Events {
         event.outcome = Some(error.code.as_str().to_owned());
         let left_out = strangers.left_out.swap(0, Ordering::Relaxed);
         if left_out > 0 {
-            event = event.with("more_before_this", left_out);
+            event = event.with("more_before_this", left_out.to_string());
         }
         // Whoever is nobody is not kept waiting for a disk.
         drop(self.audit.append(event));
