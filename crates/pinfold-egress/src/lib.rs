@@ -25,6 +25,7 @@ mod config;
 mod dial;
 mod error;
 pub mod names;
+pub mod operator;
 mod resolve;
 mod target;
 mod tls;

@@ -53,6 +53,35 @@ pub(crate) struct Global {
                 directory, for root /var/lib/pinfold]"
     )]
     pub(crate) home: Option<PathBuf>,
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        help_heading = "Global options",
+        help = "Use the server at https://HOST:PORT instead of the home's; the token comes from \
+                $PINFOLD_TOKEN or --token-file [default: $PINFOLD_SERVER]"
+    )]
+    pub(crate) server: Option<String>,
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Global options",
+        help = "Take the token for --server from this file, which only its owner can read"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
+    #[arg(
+        long,
+        global = true,
+        value_name = "PIN",
+        help_heading = "Global options",
+        help = "Trust the authority with this fingerprint, sha256:…, and no other \
+                [default: $PINFOLD_CA_PIN]"
+    )]
+    pub(crate) ca_pin: Option<String>,
+    /// Trust the authorities in this file, PEM, and no others
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// Print what the API answers, as JSON; errors too, on standard error
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
@@ -135,6 +164,9 @@ pub(crate) enum Command {
     Down(server::Down),
     /// Say what works on this machine, what does not, and the mend
     Doctor(server::Doctor),
+    /// Show the authority of the server's own certificates
+    #[command(subcommand)]
+    Ca(server::Ca),
     /// Show the configuration
     #[command(subcommand)]
     Config(server::Config),
@@ -153,6 +185,18 @@ impl Command {
     /// Whether the exit code belongs to a command inside, so that our own failures give 125.
     pub(crate) const fn passes_exit_code(&self) -> bool {
         matches!(self, Self::Run(_) | Self::Exec(_) | Self::Shell(_) | Self::Attach(_))
+    }
+
+    /// The word of a command that only looks at this machine, or changes it.
+    pub(crate) const fn local_only(&self) -> Option<&'static str> {
+        match self {
+            Self::Up(_) => Some("up"),
+            Self::Down(_) => Some("down"),
+            Self::Ca(_) => Some("ca"),
+            Self::Config(_) => Some("config"),
+            Self::Doctor(server::Doctor { attack: true, .. }) => Some("doctor --attack"),
+            _ => None,
+        }
     }
 }
 

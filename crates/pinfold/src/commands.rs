@@ -3,6 +3,7 @@
 mod access;
 mod archive;
 mod attack;
+mod ca;
 mod completions;
 mod copy;
 mod down;
@@ -16,11 +17,11 @@ mod workspace;
 
 use std::io::IsTerminal;
 
-use pinfold_types::{Error, Result};
+use pinfold_types::{Error, ErrorCode, Result};
 
 use crate::{
     args::{Cli, Command, values::WorkspaceRef},
-    client::Client,
+    client::{Client, Remote},
     home::Home,
     output::{BROKEN_PIPE, Output},
 };
@@ -45,7 +46,18 @@ pub(crate) fn run(cli: Cli) -> u8 {
             .enable_all()
             .build()
             .map_err(Error::internal)?;
-        let context = Context { client: Client::new(home.clone()), home, output };
+        let remote = Remote::find(&cli.global)?;
+        if let Some(word) = cli.command.local_only()
+            && remote.is_some()
+        {
+            return Err(Error::new(
+                ErrorCode::InvalidArgument,
+                format!("`pinfold {word}` is about this machine, and --server names another"),
+            )
+            .hint("leave --server out, and unset PINFOLD_SERVER"));
+        }
+        let client = Client::new(home.clone(), remote);
+        let context = Context { client, home, output };
         let result = runtime.block_on(dispatch(&context, cli.command));
         // Threads that wait for the terminal end with the process.
         runtime.shutdown_background();
@@ -99,6 +111,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
 
         Command::Down(args) => done(down::down(context, &args).await),
         Command::Doctor(args) => tools::doctor(context, &args).await,
+        Command::Ca(args) => done(ca::ca(context, &args)),
         Command::Config(args) => done(tools::config(context, &args)),
         Command::Version => done(tools::version(context).await),
         Command::Completions(args) => done(completions::completions(context, &args)),
@@ -124,6 +137,7 @@ fn explain_first(
     let wanted = std::io::stderr().is_terminal()
         && !context.output.quiet()
         && !context.output.json()
+        && !context.client.is_remote()
         && image.is_none_or(|name| name.as_str() == "host")
         && none();
     wanted.then(|| {

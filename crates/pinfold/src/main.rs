@@ -12,6 +12,7 @@ mod output;
 mod server;
 mod session;
 mod terminal;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -43,6 +43,18 @@ pub(crate) enum Config {
     Show,
 }
 
+/// `pinfold ca`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ca {
+    /// Print the fingerprint that clients pin
+    Show,
+    /// Print the authority's certificate, PEM
+    Export {
+        /// Write it here instead; the file must not exist
+        file: Option<PathBuf>,
+    },
+}
+
 /// `pinfold completions`
 #[derive(Debug, Args)]
 pub(crate) struct Completions {

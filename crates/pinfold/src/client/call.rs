@@ -109,12 +109,9 @@ impl Client {
         content_type: Option<&'static str>,
         body: Body,
     ) -> Result<Response<Incoming>> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, HeaderValue::from_static("pinfold"))
-            .body(body)
-            .map_err(Error::internal)?;
+        let mut request =
+            Request::builder().method(method).uri(path).body(body).map_err(Error::internal)?;
+        self.sign(request.headers_mut());
         if let Some(content_type) = content_type {
             request
                 .headers_mut()

@@ -1,8 +1,9 @@
 //! An upgraded HTTP connection.
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use pinfold_api::ws::{Receiver, Role, Sender, accept_key, new_key};
+use pinfold_api::ws::{BoxRead, BoxWrite, Receiver, Role, Sender, accept_key, new_key};
 use pinfold_types::{Error, ErrorCode, Result};
 use tokio::net::UnixStream;
 
@@ -12,16 +13,16 @@ impl Client {
     /// Opens a WebSocket; a refusal comes back as the server's error.
     pub(crate) async fn websocket(&self, path: &str) -> Result<(Sender, Receiver)> {
         let key = new_key();
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(Method::GET)
             .uri(path)
-            .header(header::HOST, HeaderValue::from_static("pinfold"))
             .header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
             .header(header::UPGRADE, HeaderValue::from_static("websocket"))
             .header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
             .header(header::SEC_WEBSOCKET_KEY, key.as_str())
             .body(Body::Whole(None))
             .map_err(Error::internal)?;
+        self.sign(request.headers_mut());
         let mut sender = self.http().await?;
         let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -32,13 +33,17 @@ impl Client {
             return Err(Error::new(ErrorCode::Internal, "the server's handshake is wrong"));
         }
         let upgraded = hyper::upgrade::on(response).await.map_err(|error| lost(&error))?;
-        let parts = upgraded
-            .downcast::<TokioIo<UnixStream>>()
-            .map_err(|_| Error::internal("the upgraded connection is not a unix socket"))?;
-        let (read, write) = parts.io.into_inner().into_split();
-        Ok((
-            Sender::new(Box::pin(write), Role::Client),
-            Receiver::new(Box::pin(read), Role::Client, &parts.read_buf),
-        ))
+        let (read, write, already): (BoxRead, BoxWrite, Bytes) =
+            match upgraded.downcast::<TokioIo<UnixStream>>() {
+                Ok(parts) => {
+                    let (read, write) = parts.io.into_inner().into_split();
+                    (Box::pin(read), Box::pin(write), parts.read_buf)
+                }
+                Err(other) => {
+                    let (read, write) = tokio::io::split(TokioIo::new(other));
+                    (Box::pin(read), Box::pin(write), Bytes::new())
+                }
+            };
+        Ok((Sender::new(write, Role::Client), Receiver::new(read, Role::Client, &already)))
     }
 }

@@ -12,7 +12,6 @@ use crate::{
         Cli,
         server::{Completions, Names, Shell},
     },
-    client::Client,
 };
 
 /// Commands whose words are names of workspaces.
@@ -119,7 +118,7 @@ fn fish() -> String {
 pub(super) async fn names(context: &Context, args: &Names) -> Result<()> {
     let context = Context {
         home: context.home.clone(),
-        client: Client::existing(context.home.clone()),
+        client: context.client.existing(),
         output: crate::output::Output::new(false, true),
     };
     let names: Vec<String> = match args.kind.as_str() {

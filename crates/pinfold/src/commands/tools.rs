@@ -14,7 +14,7 @@ use crate::{
         Cli,
         server::{Config, Doctor, Man},
     },
-    client::{Client, answers},
+    client::answers,
     output::table::{Cell, Paint, Table},
 };
 
@@ -61,8 +61,10 @@ pub(super) fn config(context: &Context, args: &Config) -> Result<()> {
 
 pub(super) async fn version(context: &Context) -> Result<()> {
     let own = env!("CARGO_PKG_VERSION");
-    let server: Option<ServerInfo> = if answers(&context.home).await {
-        Client::existing(context.home.clone()).get("/api/v1/server").await.ok()
+    let server: Option<ServerInfo> = if context.client.is_remote() {
+        Some(context.client.get("/api/v1/server").await?)
+    } else if answers(&context.home).await {
+        context.client.existing().get("/api/v1/server").await.ok()
     } else {
         None
     };

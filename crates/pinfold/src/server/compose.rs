@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{config, embed, keys, lock::Lock, prepare, ready};
-use crate::{args::server::Up, home::Home, output::Output};
+use crate::{args::server::Up, home::Home, output::Output, tls::Certificates};
 
 /// Blocking work (disks, images) has threads of its own; the rest needs few.
 const WORKERS: usize = 4;
@@ -76,6 +76,7 @@ async fn serve(
     let audit = AuditLog::open(&home.path().join("audit"), key, AuditOptions::default())?;
     // Before recovery, so that an address that is taken costs nothing. Whoever calls already waits.
     tcp::check_credentials(addresses, access.has_credentials())?;
+    let certificates = Certificates::of(home, &config, addresses)?;
     let bound = tcp::bind(addresses)?;
     let site = Site::new(&config, bound.addresses());
     let options = NodeOptions::new(
@@ -96,7 +97,11 @@ async fn serve(
     let (activity, stop) = (Activity::default(), CancellationToken::new());
     let listening = socket::listen(home)?;
     let names: Vec<String> = bound.addresses().iter().map(ToString::to_string).collect();
-    let tcp = bound.into_listeners().into_iter().map(|socket| Tcp::new(socket, None));
+    let tls = certificates.as_ref().map(Certificates::server_config).transpose()?;
+    let tcp = bound.into_listeners().into_iter().map(|socket| Tcp::new(socket, tls.clone()));
+    let pin = certificates.as_ref().and_then(Certificates::pin);
+    let _renewing = certificates
+        .map(|certificates| AbortOnDropHandle::new(tokio::spawn(certificates.renew(stop.clone()))));
     let server = Server {
         listener: listening.listener()?,
         tcp: tcp.collect::<Result<_>>()?,
@@ -113,8 +118,12 @@ async fn serve(
     tracing::info!(home = %home.path().display(), tcp = ?names, took = ?started.elapsed(), "listening");
     if !args.on_demand {
         output.note(format!("listening on {}", home.socket().display()));
+        let scheme = if tls.is_some() { "https" } else { "http" };
         for name in names {
-            output.note(format!("listening on http://{name}"));
+            output.note(format!("listening on {scheme}://{name}"));
+        }
+        if let Some(pin) = pin {
+            output.note(format!("clients pin {pin}"));
         }
     }
 
