@@ -11,7 +11,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use pinfold_auth::{Caller, Surface, unauthenticated};
 use pinfold_control::{Access, Node, Service};
 use pinfold_types::{Error, ErrorCode, RequestId, Result, SessionId};
@@ -28,7 +28,9 @@ pub(crate) async fn layer<N: Node>(
     next: Next,
 ) -> Response {
     let access = service.access();
-    match identify(access, &request) {
+    let identified =
+        take_ticket(&mut request).and_then(|ticket| identify(access, &request, ticket.as_deref()));
+    match identified {
         Ok(caller) => {
             // A stream ends with the credential that opened it.
             let ended = access.ended(caller.principal());
@@ -65,16 +67,25 @@ fn whence(request: &Request) -> (Surface, Option<IpAddr>) {
     }
 }
 
-fn identify(access: &Access, request: &Request) -> Result<Caller> {
+fn identify(access: &Access, request: &Request, ticket: Option<&str>) -> Result<Caller> {
     let peer = request.extensions().get::<Peer>().copied();
     let peer = peer.ok_or_else(|| unauthenticated("a connection of no known kind"))?;
     let (surface, _) = whence(request);
-    let principal = match (bearer(request)?, peer) {
-        (Some(presented), _) => access.authenticate_bearer(presented, surface)?,
-        (None, Peer::Unix(credentials)) => access.authenticate_peer(credentials)?,
-        (None, Peer::Tcp { .. }) => return Err(unauthenticated("no credential")),
+    let mut caller = match (ticket, bearer(request)?, peer) {
+        (Some(_), Some(_), _) => return Err(unauthenticated("two credentials")),
+        (Some(ticket), None, _) => {
+            let made_for = access.redeem_ticket(ticket, origin(request.headers())?)?;
+            let opened = Caller::new(made_for.principal().clone(), surface);
+            made_for.session().map_or(opened.clone(), |session| opened.in_session(session))
+        }
+        (None, Some(presented), _) => {
+            Caller::new(access.authenticate_bearer(presented, surface)?, surface)
+        }
+        (None, None, Peer::Unix(credentials)) => {
+            Caller::new(access.authenticate_peer(credentials)?, surface)
+        }
+        (None, None, Peer::Tcp { .. }) => return Err(unauthenticated("no credential")),
     };
-    let mut caller = Caller::new(principal, surface);
     if let Some(id) = request.extensions().get::<RequestId>() {
         caller = caller.with_request(*id);
     }
@@ -91,6 +102,38 @@ fn identify(access: &Access, request: &Request) -> Result<Caller> {
         caller = caller.in_session(id);
     }
     Ok(caller)
+}
+
+/// The page that a request names. It has passed the gate, so there is one at most.
+pub(crate) fn origin(headers: &HeaderMap) -> Result<Option<&str>> {
+    let text = headers.get(header::ORIGIN).map(HeaderValue::to_str).transpose();
+    text.map_err(|_| unauthenticated("an origin that is not text"))
+}
+
+/// Takes `ticket=` out of the query of a request for a WebSocket, so that no handler, log or error
+/// sees it. Anywhere else it is a query like any other.
+fn take_ticket(request: &mut Request) -> Result<Option<String>> {
+    if !request.headers().contains_key(header::UPGRADE) {
+        return Ok(None);
+    }
+    let Some(query) = request.uri().query() else { return Ok(None) };
+    let (mut ticket, mut rest) = (None, Vec::new());
+    for pair in query.split('&') {
+        match pair.strip_prefix("ticket=") {
+            Some(_) if ticket.is_some() => return Err(unauthenticated("two tickets")),
+            Some(text) => ticket = Some(text.to_owned()),
+            None => rest.push(pair),
+        }
+    }
+    if ticket.is_some() {
+        let path = request.uri().path();
+        let target =
+            if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) };
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = Some(target.parse().map_err(Error::internal)?);
+        *request.uri_mut() = Uri::from_parts(parts).map_err(Error::internal)?;
+    }
+    Ok(ticket)
 }
 
 /// The text after `Bearer` (RFC 6750 §2.1). Anything else in the header is a credential that does

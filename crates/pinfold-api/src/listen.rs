@@ -139,6 +139,7 @@ impl Server {
     /// throw-away workspace then outlives the server, and its client finds it again.
     pub async fn run(self) -> Streams {
         let Self { listener, tcp, site, router, access, max_connections, activity, stop } = self;
+        let streams = Streams::new(site.bounds());
         let site = Arc::new(site.until(stop.clone()));
         // Outermost last: every answer, of whatever route, is framed; every request has passed
         // the gate.
@@ -147,7 +148,7 @@ impl Server {
         let shared = Shared {
             router,
             activity,
-            streams: Streams::default(),
+            streams,
             calls: TaskTracker::new(),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             stop,

@@ -138,6 +138,7 @@ fn table<N: Node>() -> Table<N> {
     Table { router: Router::new(), names: Vec::new() }
         .add(server::read)
         .add(access::who_am_i)
+        .add(access::create_ticket)
         .add(access::create_token)
         .add(access::tokens)
         .add(access::audit)

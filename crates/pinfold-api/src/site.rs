@@ -9,6 +9,7 @@
 mod headers;
 mod health;
 mod judge;
+mod terminals;
 
 use std::{
     collections::BTreeSet,
@@ -23,19 +24,21 @@ use axum::{
 };
 use pinfold_types::{
     Error,
-    config::{Config, Host, Origin},
+    config::{Config, Host, Origin, StreamsConfig, TerminalsConfig},
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::headers::secure;
 use self::judge::{Verdict, judge};
-use crate::{listen::Peer, reply::Failure};
+pub(crate) use self::{headers::secure, terminals::Terminals};
+use crate::{listen::Peer, reply::Failure, streams::bounds::Bounds};
 
 /// Under which names, and to which pages, a server answers over TCP.
 #[derive(Clone, Debug, Default)]
 pub struct Site {
     origins: BTreeSet<Origin>,
     hosts: BTreeSet<Host>,
+    streams: StreamsConfig,
+    terminals: TerminalsConfig,
     stop: CancellationToken,
 }
 
@@ -54,6 +57,8 @@ impl Site {
         Self {
             origins: config.server.origins.iter().cloned().collect(),
             hosts: config.server.hosts.iter().cloned().chain(listen).collect(),
+            streams: config.streams.clone(),
+            terminals: config.terminals.clone(),
             stop: CancellationToken::new(),
         }
     }
@@ -61,6 +66,11 @@ impl Site {
     /// The same, of a server that leaves when `stop` says so.
     pub(crate) fn until(self, stop: CancellationToken) -> Self {
         Self { stop, ..self }
+    }
+
+    /// Bounds of streams.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds::new(self.streams.clone())
     }
 
     /// Whether the server may be called so, on a connection that came to `local`. Loopback names
@@ -73,11 +83,16 @@ impl Site {
 }
 
 /// The layer.
-pub(crate) async fn gate(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
+pub(crate) async fn gate(
+    State(site): State<Arc<Site>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let local = request.extensions().get::<Local>().map(|Local(address)| address.ip());
     let Some(peer) = request.extensions().get::<Peer>().copied() else {
         return Failure(Error::internal("a request without its connection")).into_response();
     };
+    request.extensions_mut().insert(Terminals::of(&site.terminals, peer));
     let verdict = judge(&site, peer, local, &request);
     let mut response = match &verdict {
         Ok(Verdict::Preflight { .. }) => headers::preflight(),

@@ -4,6 +4,7 @@
 //! cannot keep its own signals from arriving; each loop waits for what it hands on, so that
 //! nothing is gathered.
 
+pub(crate) mod bounds;
 pub(crate) mod exec;
 pub(crate) mod tunnel;
 pub(crate) mod watch;
@@ -50,7 +51,9 @@ pub(crate) async fn goodbye(sender: &mut Sender, receiver: &mut Receiver, code: 
 /// Logs how a stream broke; a client that goes away is its own business.
 pub(crate) fn broke(what: &str, error: &WsError) {
     match error {
-        WsError::Protocol(_) | WsError::TooLarge => tracing::warn!(%error, "{what}"),
+        WsError::Protocol(_) | WsError::TooLarge | WsError::TooMany => {
+            tracing::warn!(%error, "{what}")
+        }
         WsError::Ended | WsError::Io(_) => tracing::debug!(%error, "{what}"),
     }
 }

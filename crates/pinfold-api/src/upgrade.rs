@@ -9,11 +9,19 @@ use axum::{
 use http::{HeaderValue, StatusCode, header, request::Parts};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use pinfold_auth::Caller;
 use pinfold_types::{Error, ErrorCode, Result};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::ws::{BoxRead, BoxWrite, Receiver, Role, Sender, accept_key};
+use crate::{
+    site::Terminals,
+    streams::bounds::{Bounds, Counted, End, Pulse},
+    ws::{BoxRead, BoxWrite, Receiver, Role, Sender, accept_key},
+};
 
 /// What the kernel may hold for a client: two large messages and what they cost it beside.
 const SEND_BYTES: usize = 512 << 10;
@@ -25,9 +33,14 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub struct Streams {
     tasks: TaskTracker,
     end: CancellationToken,
+    bounds: Bounds,
 }
 
 impl Streams {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
     /// Closes every stream with code 1012 (the server restarts, a client may come back).
     pub async fn end(&self) {
         self.tasks.close();
@@ -62,8 +75,10 @@ impl StreamGuard {
 pub(crate) struct Socket {
     pub(crate) sender: Sender,
     pub(crate) receiver: Receiver,
-    /// The server ends.
-    pub(crate) end: CancellationToken,
+    /// The stream has to end.
+    pub(crate) end: End,
+    /// Whether the peer may have a terminal.
+    pub(crate) terminals: Terminals,
 }
 
 /// A request that asks for a WebSocket, checked.
@@ -72,6 +87,8 @@ pub(crate) struct Upgrade {
     accept: String,
     on: OnUpgrade,
     guard: StreamGuard,
+    counted: Counted,
+    terminals: Terminals,
 }
 
 impl Upgrade {
@@ -100,7 +117,15 @@ impl Upgrade {
         let missing = || Error::internal("the connection cannot be upgraded");
         let on = parts.extensions.remove::<OnUpgrade>().ok_or_else(missing)?;
         let guard = parts.extensions.remove::<StreamGuard>().ok_or_else(missing)?;
-        Ok(Self { accept, on, guard })
+        let terminals = parts.extensions.get::<Terminals>().copied().ok_or_else(missing)?;
+        let caller = parts.extensions.get::<Caller>().ok_or_else(missing)?;
+        let counted = guard.streams.bounds.count(caller.principal().id())?;
+        Ok(Self { accept, on, guard, counted, terminals })
+    }
+
+    /// Whether the peer may have a terminal.
+    pub(crate) const fn terminals(&self) -> Terminals {
+        self.terminals
     }
 
     /// Answers 101 and runs `stream` when the connection has become a WebSocket.
@@ -108,17 +133,23 @@ impl Upgrade {
     where
         F: Future<Output = ()> + Send,
     {
-        let Self { accept, on, guard: StreamGuard { streams, credential, held } } = self;
-        let end = streams.end.clone();
+        let Self { accept, on, guard, counted, terminals } = self;
+        let StreamGuard { streams, credential, held } = guard;
+        let (end, bounds) = (End::with(&streams.end), streams.bounds.clone());
         streams.tasks.spawn(async move {
             match on.await {
                 Ok(upgraded) => {
-                    let (sender, receiver) = split(upgraded);
-                    let running = stream(Socket { sender, receiver, end });
+                    let begun = Instant::now();
+                    let pulse = Pulse::new(begun);
+                    let (mut sender, mut receiver) = split(upgraded);
+                    sender.watch(pulse.clone());
+                    receiver.watch(pulse.clone());
+                    let running = stream(Socket { sender, receiver, end: end.clone(), terminals });
+                    let bounded = within(running, &end, bounds.reached(begun, &pulse));
                     match credential {
-                        None => running.await,
+                        None => bounded.await,
                         Some(ended) => tokio::select! {
-                            () = running => {}
+                            () = bounded => {}
                             // Whoever it belonged to is nobody any more: not even a goodbye.
                             () = ended.cancelled() => tracing::info!("a stream's credential ended"),
                         },
@@ -126,7 +157,7 @@ impl Upgrade {
                 }
                 Err(error) => tracing::debug!(%error, "an upgrade failed"),
             }
-            drop(held);
+            drop((held, counted));
         });
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -138,6 +169,23 @@ impl Upgrade {
             Err(error) => return crate::reply::Failure(Error::internal(error)).into_response(),
         };
         response
+    }
+}
+
+/// Runs a stream until it ends, or a bound is reached: it then says so and has a moment left.
+async fn within(
+    running: impl Future<Output = ()>,
+    end: &End,
+    bound: impl Future<Output = (u16, String)>,
+) {
+    tokio::pin!(running);
+    tokio::select! {
+        () = &mut running => {}
+        reached = bound => {
+            tracing::debug!(code = reached.0, why = reached.1, "a stream reached a bound");
+            end.because(reached);
+            let _slow = tokio::time::timeout(GOODBYE, running).await;
+        }
     }
 }
 

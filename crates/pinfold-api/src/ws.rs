@@ -28,6 +28,10 @@ pub const MAX_DATA_BYTES: usize = 256 << 10;
 /// Most bytes of a control frame's payload (RFC 6455 §5.5).
 pub const MAX_CONTROL_BYTES: usize = 125;
 
+/// Most frames that carry nothing (pings, pongs, empty ones) in a second. Others are taken as fast
+/// as what they carry is.
+pub const MAX_EMPTY_PER_SECOND: u32 = 200;
+
 /// The reading half of a connection.
 pub type BoxRead = Pin<Box<dyn AsyncRead + Send>>;
 /// The writing half of a connection.
@@ -51,6 +55,9 @@ pub enum WsError {
     /// A message is over the limit; the connection is closed with code 1009.
     #[error("a message is larger than is taken")]
     TooLarge,
+    /// Too many frames that carry nothing; the connection is closed with code 1008.
+    #[error("more than {MAX_EMPTY_PER_SECOND} pings, pongs and empty frames came in a second")]
+    TooMany,
     /// The connection ended without a close frame.
     #[error("the connection ended")]
     Ended,
@@ -65,6 +72,7 @@ impl WsError {
         match self {
             Self::Protocol(_) => 1002,
             Self::TooLarge => 1009,
+            Self::TooMany => 1008,
             Self::Ended | Self::Io(_) => 1006,
         }
     }

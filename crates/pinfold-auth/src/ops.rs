@@ -39,6 +39,10 @@ operations! {
     /// Reads a range of the audit log as it stands in the files, a JSON record a line.
     AuditExport "audit.export" on Server, scope "audit:read", rate Create,
         Get "/audit/export", Body::None => Bytes, Safe, audit "export";
+    /// Makes a ticket: within 30 s it opens one WebSocket, as `?ticket=`, for the caller and for
+    /// the page that asked.
+    TicketCreate "session.ticket" on Server, scope "session:whoami", rate Stream,
+        Post "/tickets", Body::None => Json, Acts, audit "ticket";
     /// Makes a token, for its maker or for a new principal below it, no wider than the maker's.
     TokenCreate "token.create" on Server, scope "token:create", rate Create,
         Post "/tokens", SMALL => Json, Acts, audit "mint";

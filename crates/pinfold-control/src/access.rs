@@ -4,13 +4,14 @@ pub(crate) mod identity;
 pub(crate) mod quota;
 pub(crate) mod rates;
 pub(crate) mod sessions;
+pub(crate) mod tickets;
 
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use pinfold_auth::{
     Authenticator, Authorizer, Caller, Facts, Grant, ObjectKind, ObjectRef, Operation,
-    PeerCredentials, Principal, PrincipalKind, Surface, TokenKey, unseen,
+    PeerCredentials, Principal, PrincipalKind, Surface, TokenKey, unauthenticated, unseen,
 };
 use pinfold_store::Store;
 use pinfold_types::{
@@ -21,7 +22,7 @@ use pinfold_types::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::rates::RateState;
-use self::{identity::Identity, quota::Quotas, rates::Rates, sessions::Sessions};
+use self::{identity::Identity, quota::Quotas, rates::Rates, sessions::Sessions, tickets::Tickets};
 use crate::{Node, Service};
 
 /// What decides about callers, opened from the state of a home.
@@ -37,6 +38,7 @@ struct Inner {
     rates: Rates,
     quotas: Quotas,
     sessions: Sessions,
+    tickets: Tickets,
 }
 
 impl Access {
@@ -59,6 +61,7 @@ impl Access {
                 rates: Rates::open(rates, store.clone(), now).await?,
                 quotas: Quotas::default(),
                 sessions: Sessions::open(stale_after, store, now).await?,
+                tickets: Tickets::default(),
             }),
         })
     }
@@ -71,6 +74,17 @@ impl Access {
     /// Recognises a token. Every refusal reads the same.
     pub fn authenticate_bearer(&self, presented: &str, surface: Surface) -> Result<Principal> {
         self.inner.identity.bearer(presented, surface, Timestamp::now())
+    }
+
+    /// Takes a ticket, for good, and gives the caller that it was made for. Every refusal reads the
+    /// same. `origin` is the page's, as its browser says.
+    pub fn redeem_ticket(&self, presented: &str, origin: Option<&str>) -> Result<Caller> {
+        let caller = self.inner.tickets.redeem(presented, origin)?;
+        // The credential behind it may have ended since.
+        if self.ended(caller.principal()).is_cancelled() {
+            return Err(unauthenticated("the credential of a ticket has ended"));
+        }
+        Ok(caller)
     }
 
     /// Whether anybody besides the owner of the unix socket can call.
@@ -90,6 +104,10 @@ impl Access {
 
     pub(crate) fn identity(&self) -> &Identity {
         &self.inner.identity
+    }
+
+    pub(crate) fn tickets(&self) -> &Tickets {
+        &self.inner.tickets
     }
 
     pub(crate) fn sessions(&self) -> &Sessions {

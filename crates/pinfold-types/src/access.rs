@@ -219,6 +219,21 @@ pub struct TokenInfo {
     pub revoked_at: Option<Timestamp>,
 }
 
+/// A new ticket. The only time that its text is given.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct NewTicket {
+    /// The text to present, once, as `?ticket=` of a WebSocket.
+    pub ticket: String,
+    /// How long it stands.
+    pub expires_in_ms: u64,
+}
+
+impl std::fmt::Debug for NewTicket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NewTicket(hidden)")
+    }
+}
+
 /// A new token. The only time that its text is given.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 pub struct NewToken {

@@ -4,12 +4,21 @@ use pinfold_auth::ops;
 use pinfold_control::{Node, Service};
 
 use crate::{
+    authenticate::origin,
     call::Call,
     reply::{Reply, bytes, created, json, nothing},
 };
 
 pub(super) async fn who_am_i<N: Node>(service: Service<N>, call: Call<ops::WhoAmI>) -> Reply {
     json(&service.who_am_i(call.grant()).await?)
+}
+
+pub(super) async fn create_ticket<N: Node>(
+    service: Service<N>,
+    call: Call<ops::TicketCreate>,
+) -> Reply {
+    let origin = origin(&call.parts().headers)?.map(str::to_owned);
+    created(&service.create_ticket(call.grant(), origin.as_deref()).await?)
 }
 
 pub(super) async fn create_token<N: Node>(

@@ -2,12 +2,13 @@
 
 use pinfold_auth::ops;
 use pinfold_control::{ExecEvent, ExecSession, ExecStart, Node, Service, Tracked};
-use pinfold_types::{ExecId, api::RunRequest, exec::ExecSpec};
+use pinfold_types::{Error, ExecId, api::RunRequest, exec::ExecSpec};
 use serde::Deserialize;
 
 use crate::{
     call::{Call, read_query},
     reply::{Reply, created, json, nothing},
+    site::Terminals,
     streams::exec::{carry, first, refuse},
     upgrade::Upgrade,
 };
@@ -35,7 +36,10 @@ pub(super) async fn run<N: Node>(service: Service<N>, call: Call<ops::WorkspaceR
     let (grant, parts) = call.into_parts();
     Ok(Upgrade::new(parts)?.run(move |mut socket| async move {
         let begun = match first::<RunRequest>(&mut socket).await {
-            Ok(request) => service.run(grant, request).await,
+            Ok(request) => match socket.terminals.check(wants_terminal(&request)) {
+                Ok(()) => service.run(grant, request).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         match begun {
@@ -49,7 +53,10 @@ pub(super) async fn exec<N: Node>(service: Service<N>, call: Call<ops::ExecRun>)
     let (grant, parts) = call.into_parts();
     Ok(Upgrade::new(parts)?.run(move |mut socket| async move {
         let begun = match first::<ExecSpec>(&mut socket).await {
-            Ok(spec) => service.exec(grant, spec).await,
+            Ok(spec) => match socket.terminals.check(spec.tty.is_some()) {
+                Ok(()) => service.exec(grant, spec).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         match begun {
@@ -60,7 +67,11 @@ pub(super) async fn exec<N: Node>(service: Service<N>, call: Call<ops::ExecRun>)
 }
 
 pub(super) async fn start<N: Node>(service: Service<N>, call: Call<ops::ExecStart>) -> Reply {
-    let (grant, spec) = call.json().await?;
+    let terminals = call.parts().extensions.get::<Terminals>().copied();
+    let (grant, spec): (_, ExecSpec) = call.json().await?;
+    terminals
+        .ok_or_else(|| Error::internal("a request that passed no gate"))?
+        .check(spec.tty.is_some())?;
     created(&service.start_exec(grant, spec).await?)
 }
 
@@ -82,7 +93,11 @@ pub(super) async fn attach<N: Node>(service: Service<N>, call: Call<ops::ExecAtt
     let (grant, parts) = call.into_parts();
     // Everything that can be refused is refused before the handshake.
     let upgrade = Upgrade::new(parts)?;
-    let session = service.attach(grant, exec, from).await?;
+    let session = if upgrade.terminals().check(true).is_ok() {
+        service.attach(grant, exec, from).await?
+    } else {
+        service.attach_without_terminal(grant, exec, from).await?
+    };
     Ok(upgrade.run(move |socket| carry(socket, Counted(session))))
 }
 
@@ -91,4 +106,8 @@ pub(super) async fn signal<N: Node>(service: Service<N>, call: Call<ops::ExecSig
     let (grant, request) = call.json().await?;
     service.signal_exec(grant, exec, &request).await?;
     Ok(nothing())
+}
+
+fn wants_terminal(request: &RunRequest) -> bool {
+    request.exec.as_ref().is_some_and(|spec| spec.tty.is_some())
 }

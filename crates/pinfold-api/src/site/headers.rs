@@ -27,10 +27,10 @@ const TRANSPORT: &str = "max-age=31536000";
 
 /// What a page of another origin may send: credentials in a header, never a cookie.
 const MAY_SEND: &str = "authorization, content-type, idempotency-key, last-event-id, \
-     mcp-protocol-version, mcp-session-id, range, if-range";
+     mcp-protocol-version, mcp-session-id, pinfold-session, range, if-range";
 /// What it may read beside the body.
 const MAY_READ: &str = "content-range, etag, mcp-session-id, retry-after, www-authenticate, \
-     x-request-id, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset";
+     x-request-id, ratelimit-limit, ratelimit-remaining, ratelimit-reset";
 /// Methods of the API.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 /// How long a browser may remember the answer to a preflight, in seconds.

@@ -64,7 +64,7 @@ pub(crate) async fn refuse(mut socket: Socket, error: Error) {
 
 /// Carries the command until it ends, the client goes, or the server does.
 pub(crate) async fn carry<S: ExecSession>(socket: Socket, mut session: S) {
-    let Socket { mut sender, mut receiver, end } = socket;
+    let Socket { mut sender, mut receiver, end, .. } = socket;
     let start = session.start();
     let started = ExecOutput::Started {
         exec_id: start.exec_id,
@@ -87,11 +87,14 @@ pub(crate) async fn carry<S: ExecSession>(socket: Socket, mut session: S) {
     };
     match ended {
         Ended::Command => goodbye(&mut sender, &mut receiver, 1000, "").await,
-        Ended::Server => goodbye(&mut sender, &mut receiver, 1012, "the server restarts").await,
+        Ended::Server => {
+            let (code, why) = end.why();
+            goodbye(&mut sender, &mut receiver, code, why).await;
+        }
         Ended::Client => {}
         Ended::Broken(error) => {
             broke("an exec stream broke", &error);
-            let _gone = sender.close(error.close_code(), "").await;
+            let _gone = sender.close(error.close_code(), &error.to_string()).await;
         }
     }
 }

@@ -18,7 +18,7 @@ const READ_BYTES: usize = 64 << 10;
 
 /// Carries `tcp` until both ways have ended, or either side is gone.
 pub(crate) async fn carry<T: AsyncRead + AsyncWrite + Send + Unpin>(socket: Socket, tcp: T) {
-    let Socket { mut sender, mut receiver, end } = socket;
+    let Socket { mut sender, mut receiver, end, .. } = socket;
     let (mut read, mut write) = tokio::io::split(tcp);
     let (pong, mut asked) = pongs();
     let ways = async {
@@ -27,18 +27,22 @@ pub(crate) async fn carry<T: AsyncRead + AsyncWrite + Send + Unpin>(socket: Sock
             to_inside(&mut receiver, &mut write, pong),
         )
     };
-    let code = tokio::select! {
+    let (code, why) = tokio::select! {
         ended = ways => match ended {
-            Ok(_) => 1000,
+            Ok(_) => (1000, String::new()),
             Err(error) => {
                 broke("a tunnel broke", &error);
                 // 1006 is never sent (RFC 6455 §7.4.1).
-                if error.close_code() == 1006 { 1000 } else { error.close_code() }
+                let code = error.close_code();
+                if code == 1006 { (1000, String::new()) } else { (code, error.to_string()) }
             }
         },
-        () = end.cancelled() => 1012,
+        () = end.cancelled() => {
+            let (code, why) = end.why();
+            (code, why.to_owned())
+        }
     };
-    goodbye(&mut sender, &mut receiver, code, "").await;
+    goodbye(&mut sender, &mut receiver, code, &why).await;
 }
 
 async fn from_inside<T: AsyncRead>(

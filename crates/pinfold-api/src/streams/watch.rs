@@ -14,18 +14,24 @@ pub(crate) async fn carry(
     socket: Socket,
     mut events: impl std::ops::DerefMut<Target = mpsc::Receiver<WatchEvent>> + Send,
 ) {
-    let Socket { mut sender, mut receiver, end } = socket;
+    let Socket { mut sender, mut receiver, end, .. } = socket;
     let (pong, mut asked) = pongs();
     let ended = tokio::select! {
         ended = tell(&mut sender, &mut events, &mut asked) => ended,
         ended = listen(&mut receiver, &pong) => ended,
         () = end.cancelled() => {
-            return goodbye(&mut sender, &mut receiver, 1012, "the server restarts").await;
+            let (code, why) = end.why();
+            return goodbye(&mut sender, &mut receiver, code, why).await;
         }
     };
     match ended {
         Ok(()) => goodbye(&mut sender, &mut receiver, 1000, "").await,
-        Err(error) => broke("a watch broke", &error),
+        Err(error) => {
+            broke("a watch broke", &error);
+            if error.close_code() != 1006 {
+                let _gone = sender.close(error.close_code(), &error.to_string()).await;
+            }
+        }
     }
 }
 

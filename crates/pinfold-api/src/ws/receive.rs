@@ -1,12 +1,15 @@
 //! Reading messages.
 
+use std::time::{Duration, Instant};
+
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
 use super::{
-    BoxRead, MAX_MESSAGE_BYTES, Role, WsError,
+    BoxRead, MAX_EMPTY_PER_SECOND, MAX_MESSAGE_BYTES, Role, WsError,
     frame::{Header, Opcode, apply_mask, decode_header},
 };
+use crate::streams::bounds::Pulse;
 
 /// Bytes asked of the kernel at a time while no frame says more.
 const READ_BYTES: usize = 64 << 10;
@@ -33,6 +36,15 @@ pub struct Receiver {
     buffer: BytesMut,
     partial: Option<(Opcode, BytesMut)>,
     most: usize,
+    empty: Empty,
+    pulse: Option<Pulse>,
+}
+
+/// Frames that carried nothing in the present second.
+#[derive(Debug)]
+struct Empty {
+    since: Instant,
+    count: u32,
 }
 
 impl std::fmt::Debug for Receiver {
@@ -46,12 +58,25 @@ impl Receiver {
     pub fn new(read: BoxRead, role: Role, already: &[u8]) -> Self {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         buffer.extend_from_slice(already);
-        Self { read, role, buffer, partial: None, most: MAX_MESSAGE_BYTES }
+        Self {
+            read,
+            role,
+            buffer,
+            partial: None,
+            most: MAX_MESSAGE_BYTES,
+            empty: Empty { since: Instant::now(), count: 0 },
+            pulse: None,
+        }
     }
 
     /// Takes messages of at most this many bytes from now on, instead of [`MAX_MESSAGE_BYTES`].
     pub fn limit(&mut self, most: usize) {
         self.most = most;
+    }
+
+    /// Notes on this pulse when something came.
+    pub(crate) fn watch(&mut self, pulse: Pulse) {
+        self.pulse = Some(pulse);
     }
 
     /// The next message. After an error or a close nothing more comes.
@@ -80,6 +105,15 @@ impl Receiver {
         }
     }
 
+    /// A flood of them would cost work and carry nothing.
+    fn count_empty(&mut self) -> Result<(), WsError> {
+        if self.empty.since.elapsed() >= Duration::from_secs(1) {
+            self.empty = Empty { since: Instant::now(), count: 0 };
+        }
+        self.empty.count += 1;
+        if self.empty.count > MAX_EMPTY_PER_SECOND { Err(WsError::TooMany) } else { Ok(()) }
+    }
+
     async fn fill(&mut self, want: usize) -> Result<(), WsError> {
         self.buffer.reserve(want);
         match self.read.read_buf(&mut self.buffer).await? {
@@ -89,6 +123,12 @@ impl Receiver {
     }
 
     fn accept(&mut self, header: Header, payload: BytesMut) -> Result<Option<Message>, WsError> {
+        if header.opcode.is_control() || header.length == 0 {
+            self.count_empty()?;
+        }
+        if let (Some(pulse), false) = (&self.pulse, header.opcode.is_control()) {
+            pulse.beat();
+        }
         match (header.opcode, self.partial.take()) {
             (Opcode::Ping, partial) => {
                 self.partial = partial;

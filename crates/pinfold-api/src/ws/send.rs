@@ -9,6 +9,7 @@ use super::{
     BoxWrite, MAX_CONTROL_BYTES, MAX_DATA_BYTES, Role, WsError,
     frame::{Opcode, apply_mask, encode_header},
 };
+use crate::streams::bounds::Pulse;
 
 /// The sending half. Each call returns when the kernel has taken the whole message, so that a
 /// slow reader slows the sender.
@@ -18,6 +19,7 @@ pub struct Sender {
     head: Vec<u8>,
     masked: BytesMut,
     masks: u32,
+    pulse: Option<Pulse>,
 }
 
 impl std::fmt::Debug for Sender {
@@ -29,11 +31,23 @@ impl std::fmt::Debug for Sender {
 impl Sender {
     /// A sender over the writing half of an upgraded connection.
     pub fn new(write: BoxWrite, role: Role) -> Self {
-        // The mask keeps scripts in browsers from confusing proxies; on a unix socket there is
-        // neither, so a sequence that differs per connection is enough.
+        // The mask keeps scripts in browsers from confusing proxies; here no script chooses what
+        // is sent, so a sequence that differs per connection is enough.
         let [.., a, b, c, d] = *uuid::Uuid::now_v7().as_bytes();
         let masks = u32::from_ne_bytes([a, b, c, d]);
-        Self { write, role, head: Vec::with_capacity(16), masked: BytesMut::new(), masks }
+        Self {
+            write,
+            role,
+            head: Vec::with_capacity(16),
+            masked: BytesMut::new(),
+            masks,
+            pulse: None,
+        }
+    }
+
+    /// Notes on this pulse when something was sent.
+    pub(crate) fn watch(&mut self, pulse: Pulse) {
+        self.pulse = Some(pulse);
     }
 
     /// Sends a text message.
@@ -100,6 +114,9 @@ impl Sender {
                 apply_mask(&mut self.masked[start..], mask);
                 self.write.write_all(&self.masked).await?;
             }
+        }
+        if let (Some(pulse), false) = (&self.pulse, opcode.is_control()) {
+            pulse.beat();
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use pinfold_auth::{Grant, ops};
 use pinfold_types::{
-    ExecId, Result,
+    Error, ErrorCode, ExecId, Result,
     api::SignalExec,
     exec::{ExecInfo, ExecSpec},
 };
@@ -66,6 +66,30 @@ impl<N: Node> Service<N> {
     ) -> Result<Tracked<N::Exec>> {
         let call = self.enter(grant)?;
         let result = self.node().attach(call.reference(), exec, from).await;
+        call.stream(result).await
+    }
+
+    /// The same for a caller who may not have a terminal (AX-12): a command that has one is
+    /// refused.
+    pub async fn attach_without_terminal(
+        &self,
+        grant: Grant<ops::ExecAttach>,
+        exec: ExecId,
+        from: Option<u64>,
+    ) -> Result<Tracked<N::Exec>> {
+        let call = self.enter(grant)?;
+        let result = async {
+            let known = self.node().execs(call.reference()).await?;
+            if known.iter().any(|known| known.id == exec && known.tty) {
+                return Err(Error::new(
+                    ErrorCode::Forbidden,
+                    format!("{exec} has a terminal, and terminals are not for other machines"),
+                )
+                .hint("terminals.remote allows them, over TLS"));
+            }
+            self.node().attach(call.reference(), exec, from).await
+        };
+        let result = result.await;
         call.stream(result).await
     }
 

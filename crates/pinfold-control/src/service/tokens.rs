@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use pinfold_auth::{Caller, Grant, ObjectKind, ObjectRef, ops, unseen};
 use pinfold_types::{
     Error, ErrorCode, Result, TokenId, WorkspaceId,
-    access::{CreateToken, NewToken, TokenInfo, WhoAmI},
+    access::{CreateToken, NewTicket, NewToken, TokenInfo, WhoAmI},
     api::{Page, PageQuery},
 };
 
-use crate::{Node, Service, page::page};
+use crate::{Node, Service, access::tickets::LIFE, page::page};
 
 impl<N: Node> Service<N> {
     /// Whom the caller is taken for, and what it holds.
@@ -33,6 +33,19 @@ impl<N: Node> Service<N> {
             usage,
         };
         call.looked(Ok(answer))
+    }
+
+    /// Makes a ticket for the page of this origin, or for a program when there is none. Its text
+    /// is in the answer, and nowhere else ever again.
+    pub async fn create_ticket(
+        &self,
+        grant: Grant<ops::TicketCreate>,
+        origin: Option<&str>,
+    ) -> Result<NewTicket> {
+        let call = self.enter(grant)?;
+        let ticket = self.access().tickets().issue(call.caller(), origin);
+        let life = u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX);
+        call.end(ticket.map(|ticket| NewTicket { ticket, expires_in_ms: life })).await
     }
 
     /// Makes a token. Its text is in the answer, and nowhere else ever again.

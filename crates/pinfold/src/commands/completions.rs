@@ -7,11 +7,9 @@ use clap_complete::{generate, shells};
 use pinfold_types::Result;
 
 use super::{Context, workspace};
-use crate::{
-    args::{
-        Cli,
-        server::{Completions, Names, Shell},
-    },
+use crate::args::{
+    Cli,
+    server::{Completions, Names, Shell},
 };
 
 /// Commands whose words are names of workspaces.
