@@ -44,7 +44,8 @@ pub(crate) async fn layer<N: Node>(
             let unknown = error.code == ErrorCode::Unauthenticated;
             if unknown {
                 let (surface, peer) = whence(&request);
-                service.unknown(surface, peer, &error);
+                let id = request.extensions().get::<RequestId>().copied();
+                service.unknown(surface, peer, id, &error);
             }
             let mut response = Failure(error).into_response();
             if unknown {

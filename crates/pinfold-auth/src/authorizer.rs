@@ -16,6 +16,9 @@ pub const SELF_OPERATIONS: &[&str] = &[
     "session.whoami",
 ];
 
+/// What a credential that is bound to workspaces may still change besides them.
+const BOUND_OPERATIONS: &[&str] = &["token.create", "session.create", "session.adopt"];
+
 /// What is known about an object, looked up by the control plane.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -97,6 +100,22 @@ impl Authorizer {
                 format!("this credential may not {}: it lacks the scope {}", info.name, info.scope),
             )
             .hint("ask whoever made the token for one with that scope"));
+        }
+        let shared = matches!(info.object, ObjectKind::Server | ObjectKind::Image);
+        let bound = authority.workspaces.is_some();
+        if shared && bound && info.mutates() && !BOUND_OPERATIONS.contains(&info.name) {
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                format!("this credential is for some workspaces only, and {} is not", info.name),
+            )
+            .hint("use one that is bound to no workspace"));
+        }
+        if info.scope == "audit:read" && authority.reach != Reach::All {
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                "the audit log tells of everybody, and this credential sees only its own",
+            )
+            .hint("pinfold token create --reach all makes one that sees everybody's"));
         }
         if info.object == ObjectKind::Server {
             return Ok("scope");

@@ -15,7 +15,7 @@ use pinfold_store::{
     Event, Store,
     audit::{AuditEvent, AuditLog, Pending, Phase},
 };
-use pinfold_types::{Error, ErrorCode, PrincipalId, Result};
+use pinfold_types::{Error, ErrorCode, PrincipalId, RequestId, Result};
 use serde::Serialize;
 use tokio::sync::broadcast;
 
@@ -125,7 +125,13 @@ impl Events {
     }
 
     /// Records that somebody was nobody. What was presented is not in it.
-    pub(crate) fn unknown(&self, surface: Surface, peer: Option<std::net::IpAddr>, error: &Error) {
+    pub(crate) fn unknown(
+        &self,
+        surface: Surface,
+        peer: Option<std::net::IpAddr>,
+        request: Option<RequestId>,
+        error: &Error,
+    ) {
         let now = Timestamp::now();
         let strangers = &self.strangers;
         if strangers.second.swap(now.as_second(), Ordering::Relaxed) != now.as_second() {
@@ -138,6 +144,7 @@ impl Events {
         let mut event = AuditEvent::new(now, Phase::Security, "auth.failed");
         event.surface = surface.as_str().into();
         event.peer = peer.map(|address| address.to_string());
+        event.request = request.map(|id| id.to_string()).unwrap_or_default();
         event.decision = "refuse".into();
         event.rule = error.internal.clone().unwrap_or_default();
         event.outcome = Some(error.code.as_str().to_owned());

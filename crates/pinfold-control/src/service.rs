@@ -20,7 +20,7 @@ use pinfold_auth::{
 };
 use pinfold_store::{Store, audit::AuditLog};
 use pinfold_types::{
-    Error, Result,
+    Error, RequestId, Result,
     access::Holder,
     limits::{LimitKind, ResourceLimits},
 };
@@ -170,8 +170,14 @@ impl<N: Node> Service<N> {
     }
 
     /// Writes down that somebody was nobody.
-    pub fn unknown(&self, surface: Surface, peer: Option<std::net::IpAddr>, error: &Error) {
-        self.inner.events.unknown(surface, peer, error);
+    pub fn unknown(
+        &self,
+        surface: Surface,
+        peer: Option<std::net::IpAddr>,
+        request: Option<RequestId>,
+        error: &Error,
+    ) {
+        self.inner.events.unknown(surface, peer, request, error);
     }
 
     /// Reserves `count` workspaces of these limits for a caller, and says whose they will be.

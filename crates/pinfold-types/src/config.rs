@@ -211,8 +211,8 @@ const fn rate(per_second: u32, burst: u32) -> Option<Rate> {
     Some(Rate { per_second, burst })
 }
 
-/// Rates by class of operation (docs/operations.md names the class of each). A class that is left
-/// out is not limited.
+/// Rates by class of operation (docs/operations.md names the class of each). A class that a file
+/// leaves out keeps its default, so that changing one limit does not lift the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateTable {
@@ -233,27 +233,59 @@ pub struct RateTable {
 #[serde(default, deny_unknown_fields)]
 pub struct RatesConfig {
     /// Of the user who runs the server and of root, over the unix socket.
+    #[serde(deserialize_with = "over_owner")]
     pub owner: RateTable,
     /// Of every other principal.
+    #[serde(deserialize_with = "over_tokens")]
     pub tokens: RateTable,
     /// Of all together.
+    #[serde(deserialize_with = "over_global")]
     pub global: RateTable,
 }
 
+const NO_RATES: RateTable =
+    RateTable { create: None, exec: None, default: None, login: None, stream: None };
+const OWNER_RATES: RateTable = RateTable { login: rate(1, 10), ..NO_RATES };
+const TOKEN_RATES: RateTable = RateTable {
+    create: rate(10, 100),
+    exec: rate(100, 500),
+    default: rate(500, 2000),
+    login: rate(1, 10),
+    stream: rate(50, 200),
+};
+const GLOBAL_RATES: RateTable = RateTable { login: rate(10, 50), ..NO_RATES };
+
 impl Default for RatesConfig {
     fn default() -> Self {
-        Self {
-            owner: RateTable { login: rate(1, 10), ..RateTable::default() },
-            tokens: RateTable {
-                create: rate(10, 100),
-                exec: rate(100, 500),
-                default: rate(500, 2000),
-                login: rate(1, 10),
-                stream: rate(50, 200),
-            },
-            global: RateTable { login: rate(10, 50), ..RateTable::default() },
-        }
+        Self { owner: OWNER_RATES, tokens: TOKEN_RATES, global: GLOBAL_RATES }
     }
+}
+
+/// The rates of a file, over `usual`.
+fn over<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+    usual: RateTable,
+) -> Result<RateTable, D::Error> {
+    let RateTable { create, exec, default, login, stream } = RateTable::deserialize(deserializer)?;
+    Ok(RateTable {
+        create: create.or(usual.create),
+        exec: exec.or(usual.exec),
+        default: default.or(usual.default),
+        login: login.or(usual.login),
+        stream: stream.or(usual.stream),
+    })
+}
+
+fn over_owner<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<RateTable, D::Error> {
+    over(deserializer, OWNER_RATES)
+}
+
+fn over_tokens<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<RateTable, D::Error> {
+    over(deserializer, TOKEN_RATES)
+}
+
+fn over_global<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<RateTable, D::Error> {
+    over(deserializer, GLOBAL_RATES)
 }
 
 /// `[quotas]`
@@ -316,7 +348,7 @@ impl Config {
             let all = [create, exec, default, login, stream];
             if all.into_iter().flatten().any(|rate| rate.per_second == 0 || rate.burst == 0) {
                 return bad(
-                    "rates: per_second and burst must be at least 1; leave a class out to not limit it",
+                    "rates: per_second and burst must be at least 1; give a large rate to lift a limit",
                 );
             }
         }
@@ -343,6 +375,10 @@ mod tests {
     fn changing_one_default_limit_keeps_the_others() {
         let config = Config::parse("[workspaces.defaults]\npids = 100").expect("a valid file");
         assert_eq!(config.workspaces.defaults, ResourceLimits { pids: Some(100), ..PROFILE });
+        let text = "[rates.tokens]\ncreate = { per_second = 1, burst = 2 }";
+        let rates = Config::parse(text).expect("a valid file").rates;
+        assert_eq!(rates.tokens, RateTable { create: rate(1, 2), ..TOKEN_RATES });
+        assert_eq!(rates.owner, OWNER_RATES);
         let ceilings = Config::parse("[workspaces.ceilings]\npids = 100").expect("a valid file");
         assert_eq!(ceilings.workspaces.ceilings.memory_bytes, None);
     }
