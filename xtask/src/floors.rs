@@ -21,6 +21,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("pinfold-image", 1),
     ("pinfold-egress", 1),
     ("pinfold-store", 1),
+    ("pinfold-backup", 1),
     ("pinfold-types", 0),
     ("pinfold-auth", 0),
     ("pinfold-policy", 0),

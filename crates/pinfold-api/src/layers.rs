@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use axum::{
     body::Body,
-    extract::Request,
+    extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -16,6 +16,7 @@ use pinfold_types::{
 
 use crate::{
     listen::Peer,
+    metrics::Metrics,
     problem::{PROBLEM_JSON, Problem},
     reply::Failure,
     site::secure,
@@ -30,7 +31,11 @@ const MAX_HEADER_BYTES: usize = 32 << 10;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The outermost layer.
-pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
+pub(crate) async fn frame(
+    State(metrics): State<Metrics>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = RequestId::generate();
     let begun = Instant::now();
     let method = request.method().clone();
@@ -38,7 +43,14 @@ pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     let peer = request.extensions().get::<Peer>().copied();
     let named_loopback = named_loopback(&request);
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let connection = match peer {
+        Some(Peer::Tcp { .. }) => "http",
+        _ => "unix",
+    };
+    let measured = metrics.begin(&method, route, connection);
     request.extensions_mut().insert(id);
+    request.extensions_mut().insert(metrics);
     let mut response = if target > MAX_TARGET_BYTES {
         let message = format!("the path is longer than {MAX_TARGET_BYTES} bytes");
         Failure(Error::new(ErrorCode::TooLarge, message)).into_response()
@@ -48,13 +60,16 @@ pub(crate) async fn frame(mut request: Request, next: Next) -> Response {
     } else {
         next.run(request).await
     };
-    if let Some(error) = response.extensions_mut().remove::<Error>() {
-        log(&error, id);
-        problem(&mut response, &error, id);
+    let failed = response.extensions_mut().remove::<Error>();
+    if let Some(error) = &failed {
+        log(error, id);
+        problem(&mut response, error, id);
     }
-    let status = response.status().as_u16();
-    let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-    tracing::debug!(%id, %method, path, status, took_us, "request");
+    let took = begun.elapsed();
+    measured.answered(response.status(), failed.map(|error| error.code), took);
+    let (operation, status) = (measured.operation(), response.status().as_u16());
+    let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    tracing::debug!(%id, %method, path, operation, status, took_us, "request");
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(REQUEST_ID, value);

@@ -12,6 +12,7 @@ mod call;
 mod idempotency;
 mod layers;
 mod listen;
+pub mod metrics;
 pub mod problem;
 mod range;
 mod reply;
@@ -22,6 +23,7 @@ mod upgrade;
 pub mod ws;
 
 pub use listen::{Activity, Peer, Server, Tcp};
+pub use metrics::Metrics;
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::{routed, router};
 pub use site::Site;

@@ -12,10 +12,7 @@ mod tcp;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    middleware::{from_fn, from_fn_with_state},
-};
+use axum::{Router, middleware::from_fn_with_state};
 use futures_util::FutureExt;
 use pinfold_auth::PeerCredentials;
 use pinfold_control::Access;
@@ -32,7 +29,9 @@ use self::{
 };
 pub use self::{peer::Peer, tcp::Tcp};
 use crate::{
-    layers, site,
+    layers,
+    metrics::Metrics,
+    site,
     site::Site,
     upgrade::{StreamGuard, Streams},
 };
@@ -105,6 +104,8 @@ pub struct Server {
     pub router: Router,
     /// Recognises callers.
     pub access: Access,
+    /// Counts requests.
+    pub metrics: Metrics,
     /// Most connections at once: of the unix socket, and as many again of all TCP addresses, so
     /// that strangers cannot take the owner's place.
     pub max_connections: usize,
@@ -118,6 +119,7 @@ pub struct Server {
 #[derive(Clone, Debug)]
 struct Shared {
     router: Router,
+    metrics: Metrics,
     activity: Activity,
     streams: Streams,
     calls: TaskTracker,
@@ -138,15 +140,18 @@ impl Server {
     /// [`Streams`] that come back are ended, so that the node can be closed before them: a
     /// throw-away workspace then outlives the server, and its client finds it again.
     pub async fn run(self) -> Streams {
-        let Self { listener, tcp, site, router, access, max_connections, activity, stop } = self;
+        let Self { listener, tcp, site, router, access, metrics, max_connections, activity, stop } =
+            self;
         let streams = Streams::new(site.bounds());
         let site = Arc::new(site.until(stop.clone()));
         // Outermost last: every answer, of whatever route, is framed; every request has passed
         // the gate.
-        let router =
-            router.layer(from_fn_with_state(site, site::gate)).layer(from_fn(layers::frame));
+        let router = router
+            .layer(from_fn_with_state(site, site::gate))
+            .layer(from_fn_with_state(metrics.clone(), layers::frame));
         let shared = Shared {
             router,
+            metrics,
             activity,
             streams,
             calls: TaskTracker::new(),
@@ -196,7 +201,12 @@ impl Unix {
             if let Some((stream, error)) = self.admit(stream, self.shared.stop.clone(), true) {
                 tracing::warn!(code = %error.code, cause = error.internal, "{error}");
                 if let Ok(permit) = Arc::clone(&self.shared.refusals).try_acquire_owned() {
-                    self.shared.calls.spawn(refuse(stream, error, permit));
+                    self.shared.calls.spawn(refuse(
+                        stream,
+                        error,
+                        self.shared.metrics.clone(),
+                        permit,
+                    ));
                 }
             }
         }

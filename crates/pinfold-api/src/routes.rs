@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, future::Future, time::Duration};
 use axum::{
     Router,
     extract::State,
-    middleware::{from_fn, from_fn_with_state},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
 };
@@ -30,6 +30,7 @@ use crate::{
     call::Call,
     idempotency::{self, Keys},
     layers,
+    metrics::Metrics,
     reply::{Failure, Reply},
 };
 
@@ -55,9 +56,9 @@ pub fn routed<N: Node>() -> Vec<&'static str> {
 }
 
 /// A router that answers everything with one error.
-pub(crate) fn refusing(error: Error) -> Router {
+pub(crate) fn refusing(error: Error, metrics: Metrics) -> Router {
     let answer = move || std::future::ready(Failure(error.clone()).into_response());
-    Router::new().fallback(answer).layer(from_fn(layers::frame))
+    Router::new().fallback(answer).layer(from_fn_with_state(metrics, layers::frame))
 }
 
 struct Table<N: Node> {
@@ -122,7 +123,7 @@ fn rated(mut reply: Response, rate: Option<RateState>) -> Response {
 
 /// Routes of other methods whose last part is a word where this operation has `{ref}`. A router
 /// prefers them, so this operation answers there too.
-fn beside(operation: &OperationInfo) -> BTreeSet<&'static str> {
+pub(crate) fn beside(operation: &OperationInfo) -> BTreeSet<&'static str> {
     let Some(prefix) = operation.path.strip_suffix("{ref}") else { return BTreeSet::new() };
     OPERATIONS
         .iter()
@@ -155,6 +156,7 @@ fn table<N: Node>() -> Table<N> {
         .add(server::operations)
         .add(server::doctor)
         .add(server::recovery)
+        .add(server::backup)
         .add(workspaces::create)
         .add(workspaces::list)
         .add(workspaces::read)

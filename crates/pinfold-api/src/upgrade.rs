@@ -18,6 +18,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    metrics::Metrics,
     site::Terminals,
     streams::bounds::{Bounds, Counted, End, Pulse},
     ws::{BoxRead, BoxWrite, Receiver, Role, Sender, accept_key},
@@ -89,6 +90,7 @@ pub(crate) struct Upgrade {
     guard: StreamGuard,
     counted: Counted,
     terminals: Terminals,
+    metrics: Metrics,
 }
 
 impl Upgrade {
@@ -120,7 +122,8 @@ impl Upgrade {
         let terminals = parts.extensions.get::<Terminals>().copied().ok_or_else(missing)?;
         let caller = parts.extensions.get::<Caller>().ok_or_else(missing)?;
         let counted = guard.streams.bounds.count(caller.principal().id())?;
-        Ok(Self { accept, on, guard, counted, terminals })
+        let metrics = parts.extensions.remove::<Metrics>().unwrap_or_default();
+        Ok(Self { accept, on, guard, counted, terminals, metrics })
     }
 
     /// Whether the peer may have a terminal.
@@ -133,9 +136,10 @@ impl Upgrade {
     where
         F: Future<Output = ()> + Send,
     {
-        let Self { accept, on, guard, counted, terminals } = self;
+        let Self { accept, on, guard, counted, terminals, metrics } = self;
         let StreamGuard { streams, credential, held } = guard;
         let (end, bounds) = (End::with(&streams.end), streams.bounds.clone());
+        let open = metrics.stream();
         streams.tasks.spawn(async move {
             match on.await {
                 Ok(upgraded) => {
@@ -157,7 +161,7 @@ impl Upgrade {
                 }
                 Err(error) => tracing::debug!(%error, "an upgrade failed"),
             }
-            drop((held, counted));
+            drop((held, counted, open));
         });
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

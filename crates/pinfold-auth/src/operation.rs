@@ -76,6 +76,23 @@ pub enum RateClass {
     Stream,
 }
 
+impl RateClass {
+    /// Every class.
+    pub const ALL: &'static [Self] =
+        &[Self::Create, Self::Exec, Self::Default, Self::Login, Self::Stream];
+
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Exec => "exec",
+            Self::Default => "default",
+            Self::Login => "login",
+            Self::Stream => "stream",
+        }
+    }
+}
+
 /// What happens when the same call is made twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

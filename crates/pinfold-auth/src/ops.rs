@@ -72,6 +72,9 @@ operations! {
     /// principal owns, or one of another principal that is stale.
     SessionTakeover "session.takeover" on Session, scope "session:takeover", rate Default,
         Post "/sessions/{ref}/takeover", Body::None => Json, Acts, audit "takeover";
+    /// Streams a backup of the whole home, encrypted with the home's backup key.
+    BackupCreate "backup.create" on Server, scope "backup:create", rate Create,
+        Post "/backup", SMALL => Bytes, Acts, audit "backup";
 
     /// Makes a workspace and starts it.
     WorkspaceCreate "workspace.create" on Server, scope "workspace:create", rate Create,

@@ -7,8 +7,8 @@ use pinfold_types::{
     ExecId, Result,
     access::{Holder, Holding, SnapshotHolding},
     api::{
-        DoctorReport, FileInfo, PortInfo, RecoveryAction, Removed, RemovedImages, RunRequest,
-        WatchEvent, WorkspaceLogs,
+        CreateBackup, DoctorReport, FileInfo, PortInfo, RecoveryAction, Removed, RemovedImages,
+        RunRequest, WatchEvent, WorkspaceLogs,
     },
     exec::{ExecInfo, ExecSpec, TtySize},
     image::{BuildImage, ImageInfo, ImportImage, PullImage},
@@ -320,6 +320,10 @@ impl Node for LocalNode {
 
     async fn prune_images(&self) -> Result<RemovedImages> {
         LocalNode::prune_images(self).await
+    }
+
+    async fn backup(&self, request: CreateBackup) -> Result<ByteStream> {
+        LocalNode::backup(self, request).await
     }
 
     async fn export_image(&self, reference: &str) -> Result<ByteStream> {

@@ -14,8 +14,8 @@ use pinfold_types::{
     ExecId, Result,
     access::{Holder, Holding, SnapshotHolding},
     api::{
-        DoctorReport, FileInfo, PortInfo, RecoveryAction, Removed, RemovedImages, RunRequest,
-        WatchEvent, WorkspaceLogs,
+        CreateBackup, DoctorReport, FileInfo, PortInfo, RecoveryAction, Removed, RemovedImages,
+        RunRequest, WatchEvent, WorkspaceLogs,
     },
     exec::{ExecInfo, ExecSpec},
     image::{BuildImage, ImageInfo, ImageProgress, ImportImage, PullImage},
@@ -196,6 +196,9 @@ pub trait Node: Send + Sync + 'static {
     ) -> later!(ImageInfo);
     /// Removes what nothing names or stands on.
     fn prune_images(&self) -> later!(RemovedImages);
+    /// This home in one encrypted stream.
+    fn backup(&self, request: CreateBackup) -> later!(ByteStream);
+
     /// An image as an OCI archive.
     fn export_image(&self, reference: &str) -> later!(ByteStream);
 }

@@ -62,6 +62,16 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     fn sealed(&self, _place: &Place<'_>) -> Result<Vec<SealedLayer>, DiskError> {
         Ok(Vec::new())
     }
+    /// Lets the disk at `place`, which is new, stand on layers that are there, topmost first.
+    fn stand_on(&self, place: &Place<'_>, layers: &[String]) -> Result<(), DiskError> {
+        if layers.is_empty() {
+            return Ok(());
+        }
+        Err(DiskError::Unavailable {
+            what: format!("disks of this pool cannot stand on layers, as {} does", place.name),
+            mend: "set pool.kind to plain or reflink".into(),
+        })
+    }
     /// Names of the sealed layers that what is at `place` stands on.
     fn named(&self, _place: &Place<'_>) -> Vec<String> {
         Vec::new()

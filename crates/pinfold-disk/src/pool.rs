@@ -1,5 +1,6 @@
 //! A pool of disks: names, shelves and the order of steps. How a disk is made is the backend's.
 
+mod backup;
 mod inner;
 mod recycle;
 

@@ -243,6 +243,10 @@ impl Backend for Tree {
         self.layers.of(place)
     }
 
+    fn stand_on(&self, place: &Place<'_>, layers: &[String]) -> Result<(), DiskError> {
+        self.layers.stand_on(place, layers)
+    }
+
     fn named(&self, place: &Place<'_>) -> Vec<String> {
         // A list that cannot be read keeps its layers until the next start, which looks at all.
         layers::names(place).unwrap_or_default()

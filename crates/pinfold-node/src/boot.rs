@@ -165,6 +165,7 @@ impl Inner {
         match connected {
             Ok(guest) => {
                 live.set_guest(Some(guest));
+                self.counts.booted();
                 let answered_after = begun.elapsed();
                 tracing::debug!(%id, ?launched_after, ?answered_after, "booted");
                 Ok(live)

@@ -182,6 +182,7 @@ impl Inner {
         let start = workspace.start_exec(&live, ExecId::generate(), spec);
         let (stream, before) = tokio::join!(start, async { live.counters() });
         let stream = stream?;
+        self.counts.exec_started();
         let context = Context::new(self, workspace, live, before, in_use);
         Ok(ExecStream::new(stream, context, None))
     }
@@ -214,6 +215,7 @@ impl Inner {
             Ok((live, before, stream))
         };
         let (workspace, (live, before, stream)) = self.make(plan, exec).await?;
+        self.counts.exec_started();
         let throw_away = ThrowAway::new(self, &workspace);
         let info = workspace.info();
         let in_use = workspace.activity.begin();

@@ -39,9 +39,11 @@
 #![forbid(unsafe_code)]
 
 mod activity;
+mod backup;
 mod boot;
 mod build;
 mod channel;
+mod counts;
 mod doctor;
 mod exec;
 mod files;
@@ -69,6 +71,8 @@ mod snapshots;
 mod watch;
 mod workspace;
 
+pub use backup::{BackupContents, BackupManifest, Restored, restore, verify};
+pub use counts::NodeCounts;
 pub use exec::ExecStream;
 pub use files::Tunnel;
 pub use guest::{ByteStream, ExecEvent, ExecHandle};

@@ -74,6 +74,9 @@ pub(crate) struct Inner {
     /// Operations under way. They end before the node is closed, whoever asked has gone or not.
     pub(crate) tasks: TaskTracker,
     pub(crate) closing: CancellationToken,
+    pub(crate) counts: crate::counts::Counts,
+    /// Held by the one backup that may be made at a time.
+    pub(crate) backup: Arc<tokio::sync::Mutex<()>>,
     recovery: OnceCell<Vec<RecoveryAction>>,
 }
 
@@ -122,6 +125,8 @@ impl LocalNode {
             reaper: Notify::new(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            counts: crate::counts::Counts::default(),
+            backup: Arc::default(),
             recovery: OnceCell::new(),
             config,
             home,

@@ -24,16 +24,19 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+mod backup;
 mod change;
 mod connect;
 mod error;
 mod file;
 mod read;
 mod rows;
+mod stats;
 mod store;
 mod writer;
 
 pub use change::Change;
 pub use error::StoreError;
 pub use rows::{Event, EventRow, SnapshotRow, SnapshotState, WorkspaceRow, WorkspaceSpec};
+pub use stats::StoreStats;
 pub use store::{MAX_EVENTS_PAGE, Store};

@@ -12,7 +12,8 @@ use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Change, Event, EventRow, SnapshotRow, StoreError, WorkspaceRow, connect, read,
+    Change, Event, EventRow, SnapshotRow, StoreError, StoreStats, WorkspaceRow, connect, read,
+    stats::CommitTimes,
     writer::{self, Checkpoints, Job, MAX_QUEUE},
 };
 
@@ -33,6 +34,7 @@ struct Inner {
     readers: SqlitePool,
     path: PathBuf,
     created: bool,
+    commits: Arc<CommitTimes>,
 }
 
 impl fmt::Debug for Store {
@@ -53,13 +55,16 @@ impl Store {
         let checkpoints = Arc::new(Checkpoints::default());
         let checkpointer =
             tokio::spawn(writer::run_checkpoints(opened.checkpointer, Arc::clone(&checkpoints)));
-        tokio::spawn(writer::run(opened.writer, jobs, checkpoints, checkpointer));
+        let commits = Arc::new(CommitTimes::default());
+        let measured = Arc::clone(&commits);
+        tokio::spawn(writer::run(opened.writer, jobs, checkpoints, checkpointer, measured));
         Ok(Self {
             inner: Arc::new(Inner {
                 queue,
                 readers: opened.readers,
                 path: path.to_owned(),
                 created: opened.created,
+                commits,
             }),
         })
     }
@@ -70,6 +75,16 @@ impl Store {
     /// would then remove everything.
     pub fn created(&self) -> bool {
         self.inner.created
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// What it has done since it was opened.
+    pub fn stats(&self) -> StoreStats {
+        let limit = self.inner.queue.max_capacity();
+        self.inner.commits.stats(limit - self.inner.queue.capacity(), limit)
     }
 
     /// Writes what waits, moves the log into the main file, and closes. Later calls fail.

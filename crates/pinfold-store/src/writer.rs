@@ -22,7 +22,7 @@ use tokio::{
 mod group;
 
 use self::group::{answer, commit, commit_events};
-use crate::{Change, StoreError};
+use crate::{Change, StoreError, stats::CommitTimes};
 
 /// Jobs that may wait; more wait for room, or are refused when nobody waits for them.
 pub(crate) const MAX_QUEUE: usize = 4096;
@@ -64,6 +64,7 @@ pub(crate) async fn run(
     mut queue: mpsc::Receiver<Job>,
     checkpoints: Arc<Checkpoints>,
     checkpointer: tokio::task::JoinHandle<()>,
+    times: Arc<CommitTimes>,
 ) {
     let mut group = Vec::with_capacity(MAX_GROUP);
     let mut held = Held::default();
@@ -90,7 +91,9 @@ pub(crate) async fn run(
         }
         if !group.is_empty() {
             counts.note(&group);
+            let begun = Instant::now();
             commit(&mut conn, &mut group).await;
+            times.note(begun.elapsed());
         }
         if counts.since_trim >= TRIM_EVERY {
             counts.since_trim = 0;

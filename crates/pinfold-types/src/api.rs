@@ -244,6 +244,16 @@ pub struct DoctorReport {
     pub limits: Vec<LimitStatus>,
 }
 
+/// Makes a backup. Everything is in it unless it is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CreateBackup {
+    /// Leave out the layers of images: those from a registry can be fetched again.
+    pub without_images: bool,
+    /// Leave out the disks of workspaces and snapshots.
+    pub without_disks: bool,
+}
+
 /// What recovery did, one action a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecoveryAction {

@@ -40,6 +40,8 @@ pub struct Config {
     pub streams: StreamsConfig,
     /// Terminals in workspaces.
     pub terminals: TerminalsConfig,
+    /// Numbers for Prometheus.
+    pub metrics: MetricsConfig,
 }
 
 /// `[workspaces]`
@@ -309,6 +311,17 @@ impl Default for SessionsConfig {
     fn default() -> Self {
         Self { stale_ms: 120_000 }
     }
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Where `/metrics` answers: `ADDRESS:PORT`, or nothing for nowhere. Left out: 127.0.0.1:9090,
+    /// where that is free. A server that a command started by itself has none.
+    pub listen: Option<String>,
+    /// Networks that may read it. An address beyond loopback needs some.
+    pub allow_cidrs: Vec<String>,
 }
 
 impl Config {

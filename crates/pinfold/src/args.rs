@@ -1,6 +1,7 @@
 //! What can be typed. Each noun has its file; parsing refuses what no server could accept.
 
 pub(crate) mod access;
+pub(crate) mod backup;
 pub(crate) mod exec;
 pub(crate) mod files;
 pub(crate) mod image;
@@ -157,6 +158,9 @@ pub(crate) enum Command {
     Session(access::SessionCommand),
     /// Say whom the server takes you for, and what you hold
     Whoami,
+    /// Write, check and restore encrypted backups of the whole home
+    #[command(subcommand)]
+    Backup(backup::Backup),
 
     /// Run the server in the foreground
     Up(server::Up),

@@ -3,6 +3,7 @@
 mod access;
 mod archive;
 mod attack;
+mod backup;
 mod ca;
 mod completions;
 mod copy;
@@ -109,6 +110,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Session(args) => done(access::session(context, args).await),
         Command::Whoami => done(access::who_am_i(context).await),
 
+        Command::Backup(args) => done(backup::backup(context, args).await),
         Command::Down(args) => done(down::down(context, &args).await),
         Command::Doctor(args) => tools::doctor(context, &args).await,
         Command::Ca(args) => done(ca::ca(context, &args)),

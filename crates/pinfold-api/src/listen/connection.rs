@@ -73,11 +73,15 @@ pub(super) async fn serve<S>(
 }
 
 /// Answers the first request of a caller that is not let in, and closes.
-pub(super) async fn refuse<S>(stream: S, error: Error, permit: OwnedSemaphorePermit)
-where
+pub(super) async fn refuse<S>(
+    stream: S,
+    error: Error,
+    metrics: crate::Metrics,
+    permit: OwnedSemaphorePermit,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let router = crate::routes::refusing(error);
+    let router = crate::routes::refusing(error, metrics);
     let service = service_fn(move |request: Request<Incoming>| {
         router.clone().oneshot(request.map(axum::body::Body::new))
     });

@@ -78,7 +78,7 @@ impl Tcp {
         if self.tls.is_none()
             && let Ok(permit) = Arc::clone(&shared.refusals).try_acquire_owned()
         {
-            shared.calls.spawn(refuse(stream, error, permit));
+            shared.calls.spawn(refuse(stream, error, shared.metrics.clone(), permit));
         }
     }
 }

@@ -5,7 +5,7 @@ use pinfold_control::{Node, Service};
 
 use crate::{
     call::Call,
-    reply::{Reply, json},
+    reply::{Reply, bytes, json},
 };
 
 pub(super) async fn read<N: Node>(service: Service<N>, call: Call<ops::ServerRead>) -> Reply {
@@ -21,6 +21,11 @@ pub(super) async fn operations<N: Node>(
 
 pub(super) async fn doctor<N: Node>(service: Service<N>, call: Call<ops::DoctorRun>) -> Reply {
     json(&service.doctor(call.grant()).await?)
+}
+
+pub(super) async fn backup<N: Node>(service: Service<N>, call: Call<ops::BackupCreate>) -> Reply {
+    let (grant, request) = call.json().await?;
+    Ok(bytes("application/octet-stream", service.create_backup(grant, request).await?))
 }
 
 pub(super) async fn recovery<N: Node>(service: Service<N>, call: Call<ops::RecoveryList>) -> Reply {

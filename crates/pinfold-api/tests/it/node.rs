@@ -9,8 +9,8 @@ use pinfold_types::{
     Error, ErrorCode, ExecId, Result, WorkspaceId,
     access::{Holder, Holding, SnapshotHolding},
     api::{
-        DoctorReport, FileInfo, FileKind, PortInfo, RecoveryAction, Removed, RemovedImages,
-        RunRequest, WatchEvent, WatchKind, WorkspaceLogs,
+        CreateBackup, DoctorReport, FileInfo, FileKind, PortInfo, RecoveryAction, Removed,
+        RemovedImages, RunRequest, WatchEvent, WatchKind, WorkspaceLogs,
     },
     exec::{Command, ExecInfo, ExecResult, ExecSpec, ExitReason, TtySize},
     image::{BuildImage, ImageInfo, ImageProgress, ImportImage, PullImage},
@@ -461,6 +461,10 @@ impl Node for FakeNode {
     async fn prune_images(&self) -> Result<RemovedImages> {
         Ok(RemovedImages::default())
     }
+    async fn backup(&self, _: CreateBackup) -> Result<ByteStream> {
+        Ok(Box::pin(stream::iter([Ok(Bytes::from_static(b"sealed"))])))
+    }
+
     async fn export_image(&self, _: &str) -> Result<ByteStream> {
         Ok(Box::pin(stream::iter([Ok(Bytes::from_static(b"tar"))])))
     }

@@ -68,6 +68,7 @@ impl Served {
             site,
             router: router(Service::new(FakeNode, access.clone(), store, audit, facts)),
             access,
+            metrics: pinfold_api::Metrics::default(),
             max_connections,
             activity: activity.clone(),
             stop: stop.clone(),

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use pinfold_auth::{Grant, OPERATIONS, OperationInfo, ops};
 use pinfold_types::{
-    Result,
+    Error, ErrorCode, Result,
     access::Reach,
-    api::{DoctorReport, RecoveryAction, ServerInfo},
+    api::{CreateBackup, DoctorReport, RecoveryAction, ServerInfo},
 };
 
-use crate::{Node, Service};
+use crate::{ByteStream, Node, Service, Tracked};
 
 impl<N: Node> Service<N> {
     /// Which server this is, and how many workspaces the caller sees.
@@ -54,5 +54,25 @@ impl<N: Node> Service<N> {
         let call = self.enter(grant)?;
         let all = call.caller().principal().authority().reach == Reach::All;
         call.looked(Ok(if all { self.node().recovery() } else { Vec::new() }))
+    }
+
+    /// This home in one encrypted stream.
+    pub async fn create_backup(
+        &self,
+        grant: Grant<ops::BackupCreate>,
+        request: CreateBackup,
+    ) -> Result<Tracked<ByteStream>> {
+        let call = self.enter(grant)?;
+        let made = if call.caller().principal().authority().reach == Reach::All {
+            self.node().backup(request).await
+        } else {
+            // Whatever its scopes say: it would hold what its maker may not see.
+            Err(Error::new(
+                ErrorCode::Forbidden,
+                "a backup holds everything, and so must its maker's reach",
+            )
+            .hint("use a token whose reach is all, or the unix socket"))
+        };
+        call.stream(made).await
     }
 }

@@ -9,8 +9,8 @@ use pinfold_types::{
     Error, ErrorCode, ExecId, ImageId, Result, SnapshotId, WorkspaceId, WorkspaceState,
     access::{Holder, Holding, SnapshotHolding},
     api::{
-        DoctorReport, FileInfo, FileKind, PortInfo, RecoveryAction, Removed, RemovedImages,
-        RunRequest, WatchEvent, WorkspaceLogs,
+        CreateBackup, DoctorReport, FileInfo, FileKind, PortInfo, RecoveryAction, Removed,
+        RemovedImages, RunRequest, WatchEvent, WorkspaceLogs,
     },
     exec::{ExecInfo, ExecSpec, TtySize},
     image::{BuildImage, ImageInfo, ImageSource, ImportImage, PullImage},
@@ -415,6 +415,11 @@ impl Node for Recorder {
         self.note("prune");
         Ok(RemovedImages::default())
     }
+    async fn backup(&self, _: CreateBackup) -> Result<ByteStream> {
+        self.note("backup");
+        Ok(bytes())
+    }
+
     async fn export_image(&self, reference: &str) -> Result<ByteStream> {
         self.note(format!("export {reference}"));
         Ok(bytes())

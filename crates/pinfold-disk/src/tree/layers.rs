@@ -149,6 +149,20 @@ impl Layers {
         commit(to)
     }
 
+    /// Lets `to`, which stands on nothing yet, stand on these layers, which are there.
+    pub(crate) fn stand_on(&self, to: &Place<'_>, names: &[String]) -> Result<(), DiskError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let _lock = locked(&self.lock);
+        for name in names {
+            id::check(name)?;
+            to.layout.at(Shelf::Layers, name.as_str()).open()?;
+        }
+        write(&to.open()?, NEW_LIST, names, to, true)?;
+        commit(to)
+    }
+
     /// Moves those of the layers `which`, or of all, that nobody names to the trash.
     pub(crate) fn collect(
         &self,

@@ -1,6 +1,7 @@
 //! The store from outside: what it keeps, what it refuses, and what survives.
 
 mod audit;
+mod backup;
 mod commit;
 mod kill;
 mod opening;

@@ -15,6 +15,9 @@ pub(crate) struct Up {
     /// Listen for TCP here instead of where the configuration says; repeatable; `none` for nowhere
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Vec<Listen>,
+    /// Serve Prometheus metrics there: `ADDRESS:PORT` or `none` [default: metrics.listen]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<String>,
     /// Started by another command: detach, log to server.log, report on standard output
     #[arg(long, hide = true)]
     pub(crate) on_demand: bool,

@@ -1,6 +1,7 @@
 //! The server, from its lock to its last stream.
 
 mod log;
+mod metrics;
 mod socket;
 mod tcp;
 
@@ -9,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pinfold_api::{Activity, Server, Site, Tcp, router};
+use pinfold_api::{Activity, Metrics, Server, Site, Tcp, metrics::Address, router};
 use pinfold_control::{Access, ServerFacts, Service};
 use pinfold_node::{LocalNode, NodeOptions};
 use pinfold_store::{
@@ -34,6 +35,7 @@ pub(super) fn run(home: &Home, args: &Up, output: &Output) -> Result<()> {
     let addresses = tcp::wanted(&config, args);
     tcp::check_encrypted(&addresses, config.server.has_tls())?;
     log::start(&config.server)?;
+    let measured = metrics::address(&config.metrics, args)?;
     let lock = Lock::take(home, args.on_demand)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -41,7 +43,7 @@ pub(super) fn run(home: &Home, args: &Up, output: &Output) -> Result<()> {
         .enable_all()
         .build()
         .map_err(Error::internal)?;
-    let result = runtime.block_on(serve(home, args, output, config, &addresses));
+    let result = runtime.block_on(serve(home, args, output, config, &addresses, measured));
     // A stuck thread of a disk's copy must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(5));
     drop(lock);
@@ -54,6 +56,7 @@ async fn serve(
     output: &Output,
     config: Config,
     addresses: &[SocketAddr],
+    measured: Option<Address>,
 ) -> Result<()> {
     let started = Instant::now();
     let idle_exit = match (&args.idle_exit, args.on_demand) {
@@ -93,8 +96,13 @@ async fn serve(
         home: home.path().to_owned(),
         started,
     };
-    let service = Service::new(node.clone(), access.clone(), store, audit.clone(), facts);
     let (activity, stop) = (Activity::default(), CancellationToken::new());
+    let numbers = Metrics::default();
+    if let Some(address) = measured {
+        let look = metrics::look(&node, &store, &audit);
+        metrics::serve(address, numbers.clone(), look, stop.clone()).await?;
+    }
+    let service = Service::new(node.clone(), access.clone(), store, audit.clone(), facts);
     let listening = socket::listen(home)?;
     let names: Vec<String> = bound.addresses().iter().map(ToString::to_string).collect();
     let tls = certificates.as_ref().map(Certificates::server_config).transpose()?;
@@ -108,6 +116,7 @@ async fn serve(
         site,
         router: router(service.clone()),
         access,
+        metrics: numbers,
         max_connections,
         activity: activity.clone(),
         stop: stop.clone(),
