@@ -30,6 +30,8 @@ pub struct ServerOptions {
     pub env: Vec<(String, String)>,
     /// Words after `up --listen`; none by default, so that servers of tests do not meet.
     pub listen: Vec<String>,
+    /// Where metrics are served; nowhere by default.
+    pub metrics: Option<String>,
     /// Another binary than the debug build's.
     pub program: Option<PathBuf>,
 }
@@ -123,6 +125,7 @@ impl Server {
         command
             .arg("up")
             .args(self.listen_words())
+            .args(["--metrics", self.options.metrics.as_deref().unwrap_or("none")])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second descriptor"))
             .stderr(log);

@@ -20,6 +20,9 @@ use super::{
     manifest::{BackupContents, DiskFacts},
 };
 
+/// How much of a file is read at once before its length is looked at.
+const HEAD_BYTES: usize = 4096;
+
 /// Directories of the home whose files are taken as they are.
 const PLAIN: &[&str] = &["keys", "audit", "tls", "images/records"];
 
@@ -91,10 +94,17 @@ impl<W: Write> Archive<W> {
     /// One file as long as it is now: what is appended meanwhile is left for the next backup.
     fn home_file(&mut self, path: &Path, name: &str) -> Result<()> {
         let failed = || broken(name.to_owned());
-        let file = File::open(path).map_err(failed())?;
-        let length = file.metadata().map_err(failed())?.len();
+        let mut file = File::open(path).map_err(failed())?;
+        // The head of a log says how much follows, so it is read before the length is looked at.
+        let mut first = Vec::with_capacity(HEAD_BYTES);
+        let most = u64::try_from(HEAD_BYTES).unwrap_or(u64::MAX);
+        (&mut file).take(most).read_to_end(&mut first).map_err(failed())?;
+        let had = first.len() as u64;
+        let length = if had < most { had } else { file.metadata().map_err(failed())?.len() };
         self.writer.member(&Member::file(name, length)).map_err(failed())?;
-        let copied = io::copy(&mut file.take(length), &mut self.writer).map_err(failed())?;
+        self.writer.write_all(&first).map_err(failed())?;
+        let rest = &mut file.take(length.saturating_sub(had));
+        let copied = had + io::copy(rest, &mut self.writer).map_err(failed())?;
         if copied < length {
             let shorter = io::Error::other("it became shorter while it was read");
             return Err(broken(name)(shorter));
