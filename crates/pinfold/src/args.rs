@@ -156,6 +156,9 @@ pub(crate) enum Command {
     /// List sessions, and own what nobody is at work with
     #[command(subcommand)]
     Session(access::SessionCommand),
+    /// Read, check and export the audit log
+    #[command(subcommand)]
+    Audit(access::AuditCommand),
     /// Say whom the server takes you for, and what you hold
     Whoami,
     /// Write, check and restore encrypted backups of the whole home

@@ -3,6 +3,7 @@
 mod access;
 mod archive;
 mod attack;
+mod audit;
 mod backup;
 mod ca;
 mod completions;
@@ -108,6 +109,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
 
         Command::Token(args) => access::token(context, args).await,
         Command::Session(args) => done(access::session(context, args).await),
+        Command::Audit(args) => done(audit::audit(context, args).await),
         Command::Whoami => done(access::who_am_i(context).await),
 
         Command::Backup(args) => done(backup::backup(context, args).await),

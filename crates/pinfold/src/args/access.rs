@@ -123,3 +123,33 @@ pub(crate) struct SessionOne {
     /// Id
     pub(crate) session: SessionId,
 }
+
+/// `pinfold audit`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Show the last records of the audit log
+    Tail(AuditTail),
+    /// Check the whole log; names the first record that was changed, removed, moved or cut off
+    Verify,
+    /// Print records as they stand in the files, a JSON object a line
+    Export(AuditExport),
+}
+
+/// `pinfold audit tail`
+#[derive(Debug, Args)]
+pub(crate) struct AuditTail {
+    /// How many, 1 to 1000
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
+    pub(crate) lines: u32,
+    /// Go on as records come
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}
+
+/// `pinfold audit export`
+#[derive(Debug, Args)]
+pub(crate) struct AuditExport {
+    /// From this number on
+    #[arg(long, value_name = "SEQ", default_value_t = 1)]
+    pub(crate) from: u64,
+}
