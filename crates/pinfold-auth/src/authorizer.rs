@@ -17,7 +17,8 @@ pub const SELF_OPERATIONS: &[&str] = &[
 ];
 
 /// What a credential that is bound to workspaces may still change besides them.
-const BOUND_OPERATIONS: &[&str] = &["token.create", "session.create", "session.adopt"];
+const BOUND_OPERATIONS: &[&str] =
+    &["token.create", "session.create", "session.ticket", "session.adopt"];
 
 /// What is known about an object, looked up by the control plane.
 #[derive(Clone, Debug, Default)]

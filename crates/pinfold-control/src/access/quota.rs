@@ -213,7 +213,8 @@ impl Quotas {
                 {
                     let Some(most) = most else { continue };
                     if after.is_none_or(|after| after > most) {
-                        return Err(exceeded(name, most, used));
+                        // What has no such limit is more than any quota.
+                        return Err(exceeded(name, most, after.and(used)));
                     }
                 }
             }
