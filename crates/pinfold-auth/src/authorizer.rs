@@ -20,6 +20,9 @@ pub const SELF_OPERATIONS: &[&str] = &[
 const BOUND_OPERATIONS: &[&str] =
     &["token.create", "session.create", "session.ticket", "session.adopt"];
 
+/// Scopes of what cannot be cut to what one caller sees.
+const OF_EVERYBODY: &[&str] = &["audit:read", "backup:create"];
+
 /// What is known about an object, looked up by the control plane.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -111,10 +114,10 @@ impl Authorizer {
             )
             .hint("use one that is bound to no workspace"));
         }
-        if info.scope == "audit:read" && authority.reach != Reach::All {
+        if OF_EVERYBODY.contains(&info.scope) && authority.reach != Reach::All {
             return Err(Error::new(
                 ErrorCode::Forbidden,
-                "the audit log tells of everybody, and this credential sees only its own",
+                format!("{} tells of everybody, and this credential sees only its own", info.name),
             )
             .hint("pinfold token create --reach all makes one that sees everybody's"));
         }
