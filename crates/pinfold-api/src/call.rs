@@ -17,9 +17,12 @@ use pinfold_types::{
     Error, ErrorCode, ImageId, ImageName, Result, SessionId, SnapshotId, SnapshotName, TokenId,
     WorkspaceId, WorkspaceName, limits::MAX_BODY_BYTES, name::excerpt,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
-use crate::reply::Failure;
+use crate::{
+    openapi::{Uploaded, takes_query},
+    reply::Failure,
+};
 
 /// Longest wait for a JSON body, and for the next chunk of a streamed one.
 const BODY_WAIT: Duration = Duration::from_mins(1);
@@ -55,6 +58,11 @@ impl<O: Operation, N: Node> FromRequest<Service<N>> for Call<O> {
         check_reference(O::INFO.object, reference)?;
         let object = ObjectRef::of(O::INFO.object, reference);
         let (grant, rate) = service.grant_rated::<O>(caller, object).await?;
+        let unasked = parts.uri.query().is_some_and(|query| !query.is_empty());
+        if unasked && !takes_query(O::INFO.name) {
+            let message = format!("{} takes no query", O::INFO.name);
+            return Err(Error::new(ErrorCode::InvalidArgument, message).into());
+        }
         let length = declared_length(&parts)?;
         match O::INFO.body {
             Body::None if !body.is_end_stream() && length != Some(0) => {
@@ -160,13 +168,6 @@ impl<O: Operation> Call<O> {
     pub(crate) const fn parts(&self) -> &Parts {
         &self.parts
     }
-}
-
-/// Query of an upload.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Uploaded {
-    request: String,
 }
 
 /// Whether the body is said to be JSON; `None` when nothing is said.

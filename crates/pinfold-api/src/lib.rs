@@ -9,9 +9,11 @@
 
 mod authenticate;
 mod call;
+mod docs;
 mod idempotency;
 mod layers;
 mod listen;
+pub mod openapi;
 pub mod problem;
 mod range;
 mod reply;

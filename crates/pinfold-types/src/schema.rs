@@ -35,6 +35,9 @@ pub const MIRROR: &str = r"^https?://[^\u0000-\u0020\u007f]*$";
 /// The `cursor` of a list: the id of the last entry of the page before.
 pub const CURSOR: &str = "^[a-z]+_[0-7][0-9a-hjkmnp-tv-z]{25}$";
 
+/// A scope: a right, all rights of a noun, or all.
+pub const SCOPE: &str = r"^(?:\*|[a-z]+:(?:\*|[a-z]+))$";
+
 const ENV_NAME: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 const IMAGE_PART: &str = r"[a-z0-9]+(?:(?:\.|\.?[_-]+(?:\.[_-]+)*\.?)[a-z0-9]+)*";
 
@@ -125,6 +128,23 @@ pub(crate) fn argv(_: &mut SchemaGenerator) -> Schema {
 /// An id or a name of a snapshot, as a path or a body names it.
 pub(crate) fn snapshot_reference(generator: &mut SchemaGenerator) -> Schema {
     either::<crate::SnapshotId, crate::SnapshotName>(generator)
+}
+
+/// Ids or names of workspaces that a token is bound to.
+pub(crate) fn workspace_references(generator: &mut SchemaGenerator) -> Schema {
+    let one = either::<crate::WorkspaceId, crate::WorkspaceName>(generator);
+    json_schema!({ "type": "array", "items": one, "maxItems": crate::access::MAX_BOUND })
+}
+
+/// An id or a name of a workspace, or nothing.
+pub(crate) fn workspace_reference_or_null(generator: &mut SchemaGenerator) -> Schema {
+    let one = either::<crate::WorkspaceId, crate::WorkspaceName>(generator);
+    json_schema!({ "anyOf": [one, { "type": "null" }] })
+}
+
+/// The name of a token: the rule of workspaces.
+pub fn token_name(_: &mut SchemaGenerator) -> Schema {
+    name("What people call it.")
 }
 
 /// An id or a name.
