@@ -191,7 +191,15 @@ fn parameters_of(operation: &OperationInfo, shape: &Shape, schemas: &mut Schemas
             "schema": schemas.request(schema),
         }));
     }
-    if let Some(query) = shape.query {
+    if let (Some(body), Some(_)) = (shape.body, shape.upload) {
+        all.push(json!({
+            "name": "request",
+            "in": "query",
+            "required": false,
+            "description": "The request, where the body is an upload; else it is the body.",
+            "content": { "application/json": { "schema": schemas.request(body) } },
+        }));
+    } else if let Some(query) = shape.query {
         all.extend(parameters(&schemas.request(query)));
     }
     let header = |name: &str, description: &str, schema: Value| {
