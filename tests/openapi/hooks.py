@@ -5,7 +5,6 @@ import os
 import uuid
 
 import schemathesis
-from schemathesis.core import NOT_SET
 from schemathesis.core.parameters import ParameterLocation
 
 WORKSPACE = os.environ["PINFOLD_WORKSPACE"]
@@ -65,3 +64,13 @@ def before_call(context, case, kwargs):
             case.body = HARMLESS[operation]
     elif operation in ("workspace.fork", "snapshot.fork") and body:
         case.body = {**body, "count": 2, "name": None}
+
+
+if os.environ.get("PINFOLD_ANONYMOUS"):
+
+    @schemathesis.check
+    def nobody_is_let_in(ctx, response, case):
+        """Whatever was asked, the answer is the same."""
+        assert response.status_code == 401, response.status_code
+        if case.method != "HEAD":
+            assert response.headers["content-type"] == ["application/problem+json"]

@@ -3,14 +3,13 @@
 //!
 //! `PINFOLD_SCHEMATHESIS_EXAMPLES` and `PINFOLD_SEED` change how much and what.
 
-mod proxy;
-
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
-use testkit::Server;
+use serde_json::{Value, json};
+use testkit::{Server, ServerOptions};
 
 /// Cases of each operation and phase in an ordinary run.
 const EXAMPLES: &str = "6";
@@ -32,44 +31,56 @@ fn value(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
 }
 
-/// A server with a workspace, a snapshot of it, a workspace to be ended and a session.
+/// A server with a workspace, a snapshot of it, a workspace to be ended, a session, and a token of
+/// its owner that is not held back by rates.
 struct Fixture {
     server: Server,
+    token: String,
     env: Vec<(&'static str, String)>,
 }
 
 impl Fixture {
     fn new() -> Self {
-        let server = Server::start();
+        let server = Server::with(ServerOptions {
+            config: "[rates.tokens]\n".to_owned(),
+            listen: vec!["127.0.0.1:0".to_owned()],
+            ..ServerOptions::default()
+        });
         server.pinfold(&["create", "fixture"]).ok();
         server.pinfold(&["create", "victim"]).ok();
-        server.pinfold(&["snapshot", "create", "fixture", "--name", "first"]).ok();
-        let list = server.api("GET", "/api/v1/workspaces/fixture/snapshots", None).json();
-        let snapshot = list["items"][0]["id"].as_str().expect("a snapshot").to_owned();
-        let empty = serde_json::json!({ "client": "schemathesis" });
-        let session = server.api("POST", "/api/v1/sessions", Some(&empty)).json();
-        let session = session["id"].as_str().expect("a session").to_owned();
+        let make = |path: &str, body: Value| {
+            let made = server.api("POST", path, Some(&body));
+            assert_eq!(made.status, 201, "{}", String::from_utf8_lossy(&made.body));
+            made.json()
+        };
+        let snapshot = make("/api/v1/workspaces/fixture/snapshots", json!({}));
+        let session = make("/api/v1/sessions", json!({ "client": "schemathesis" }));
+        let token = make("/api/v1/tokens", json!({ "name": "fixture", "same_principal": true }));
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
         let env = vec![
             ("PINFOLD_WORKSPACE", "fixture".to_owned()),
             ("PINFOLD_VICTIM", "victim".to_owned()),
-            ("PINFOLD_SNAPSHOT", snapshot),
-            ("PINFOLD_SESSION", session),
+            ("PINFOLD_SNAPSHOT", text(&snapshot["id"])),
+            ("PINFOLD_SESSION", text(&session["id"])),
         ];
-        Self { server, env }
+        Self { token: text(&token["token"]), server, env }
     }
 
-    /// Runs every check but those named.
-    fn run(&self, words: &[&str]) {
-        let program = schemathesis();
+    /// Runs every check, with these words and environment beside.
+    fn run(&self, words: &[&str], env: &[(&str, &str)]) {
         let here = root().join("tests/openapi");
-        let address = proxy::start(&self.server.socket());
+        let address = self.server.tcp().first().copied().expect("it listens on TCP");
         let work = self.server.home().beside("schemathesis");
         std::fs::create_dir_all(&work).expect("a directory");
-        let output = Command::new(program)
+        // Read over the unix socket: over TCP nobody without a credential is given it.
+        let document = self.server.api("GET", "/api/v1/openapi.json", None);
+        assert_eq!(document.status, 200);
+        std::fs::write(work.join("openapi.json"), &document.body).expect("a file");
+        let output = Command::new(schemathesis())
             .current_dir(&work)
             .arg("--config-file")
             .arg(here.join("schemathesis.toml"))
-            .args(["run", &format!("http://{address}/api/v1/openapi.json")])
+            .args(["run", "openapi.json", "--url", &format!("http://{address}")])
             .args(["--checks", "all", "--request-timeout", "60", "--no-color"])
             .args(["--seed", &value("PINFOLD_SEED", SEED)])
             .args(["--max-examples", &value("PINFOLD_SCHEMATHESIS_EXAMPLES", EXAMPLES)])
@@ -77,12 +88,13 @@ impl Fixture {
             .env("SCHEMATHESIS_HOOKS", here.join("hooks.py"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .envs(env.iter().copied())
             .output()
             .expect("schemathesis");
-        let told = String::from_utf8_lossy(&output.stdout);
         assert!(
             output.status.success(),
-            "{told}\n{}",
+            "{}\n{}",
+            String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
         let info = self.server.api("GET", "/api/v1/server", None);
@@ -94,7 +106,14 @@ impl Fixture {
 #[test]
 fn the_api_keeps_to_its_document() {
     let fixture = Fixture::new();
-    // Over the unix socket the kernel says who calls, whatever else is not sent.
-    fixture.run(&["--exclude-checks", "ignored_auth"]);
+    let credential = format!("Authorization: Bearer {}", fixture.token);
+    fixture.run(&["--header", &credential], &[]);
+    fixture.server.stop();
+}
+
+#[test]
+fn without_a_credential_every_operation_is_401_and_a_problem() {
+    let fixture = Fixture::new();
+    fixture.run(&[], &[("PINFOLD_ANONYMOUS", "1")]);
     fixture.server.stop();
 }

@@ -42,6 +42,5 @@ fn file(asked: &HeaderMap, kind: &'static str, text: &'static str) -> Response {
     let mut response = reply::cached(asked, kind, Bytes::from_static(text.as_bytes()), &TAG);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }

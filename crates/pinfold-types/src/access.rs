@@ -345,6 +345,7 @@ pub struct AuditQuery {
     /// From this number on; absent: the last ones, or for an export all.
     pub from: Option<u64>,
     /// How many, 1 to 1000; 100 where nothing is said. An export has no such limit.
+    #[schemars(range(min = 1, max = 1000))]
     pub limit: Option<u32>,
 }
 

@@ -6,7 +6,7 @@ use pinfold_proto::{Archived, FileList};
 use pinfold_types::{
     ImageId, SessionId, SnapshotId, TokenId, WorkspaceId,
     access::{
-        AdoptWorkspaces, Adopted, CreateSession, CreateToken, NewToken, SessionInfo, TokenInfo,
+        AdoptWorkspaces, Adopted, AuditEntry, AuditQuery, AuditVerdict, CreateSession, CreateToken, NewTicket, NewToken, SessionInfo, TokenInfo,
         WhoAmI,
     },
     api::{
@@ -30,6 +30,7 @@ use super::shape::{Frames, Shape, shape};
 use crate::routes::From;
 
 const BYTES: &str = "application/octet-stream";
+const LINES: &str = "application/x-ndjson";
 const TAR: &str = "application/x-tar";
 
 /// Output of a command.
@@ -66,6 +67,10 @@ pub(super) fn shapes() -> Vec<Shape> {
         shape("session.adopt").takes::<AdoptWorkspaces>().gives::<Adopted>().also(&[404]),
         shape("session.takeover").gives::<Adopted>(),
         shape("workspace.token").makes::<NewToken>(),
+        shape("session.ticket").makes::<NewTicket>(),
+        shape("audit.list").query::<AuditQuery>().gives::<Vec<AuditEntry>>(),
+        shape("audit.verify").gives::<AuditVerdict>(),
+        shape("audit.export").query::<AuditQuery>().bytes(LINES),
         shape("workspace.create").takes::<CreateWorkspace>().makes::<WorkspaceInfo>().also(&[404]),
         shape("workspace.list").pages::<WorkspaceId, WorkspaceInfo>(),
         shape("workspace.run").frames(exec().first::<RunRequest>()),
