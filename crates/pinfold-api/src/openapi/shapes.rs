@@ -6,8 +6,8 @@ use pinfold_proto::{Archived, FileList};
 use pinfold_types::{
     ImageId, SessionId, SnapshotId, TokenId, WorkspaceId,
     access::{
-        AdoptWorkspaces, Adopted, AuditEntry, AuditQuery, AuditVerdict, CreateSession, CreateToken, NewTicket, NewToken, SessionInfo, TokenInfo,
-        WhoAmI,
+        AdoptWorkspaces, Adopted, AuditEntry, AuditQuery, AuditVerdict, CreateSession, CreateToken,
+        NewTicket, NewToken, SessionInfo, TokenInfo, WhoAmI,
     },
     api::{
         DoctorReport, ExecInput, ExecOutput, FileInfo, LogsQuery, PortInfo, RecoveryAction,
