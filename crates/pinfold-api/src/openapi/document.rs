@@ -11,7 +11,7 @@ use pinfold_types::{
     WorkspaceId, WorkspaceName,
     schema::{either, token_name},
 };
-use schemars::SchemaGenerator;
+use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -48,7 +48,6 @@ pub(super) fn document(version: &str) -> Value {
     }
     schemas.reply(|generator| generator.subschema_for::<Problem>());
     schemas.reply(|generator| generator.subschema_for::<RequestId>());
-    schemas.reply(|generator| generator.subschema_for::<SessionId>());
     let (mut components, differ) = schemas.into_components();
     name_scopes(&mut components);
     for (path, method) in requests {
@@ -222,7 +221,7 @@ fn parameters_of(operation: &OperationInfo, shape: &Shape, schemas: &mut Schemas
     all.push(header(
         "Pinfold-Session",
         "The session that the call belongs to. It authenticates nobody.",
-        json!({ "$ref": "#/components/schemas/SessionId" }),
+        schemas.request(|generator| SessionId::json_schema(generator)),
     ));
     if shape.ranges {
         all.push(header(

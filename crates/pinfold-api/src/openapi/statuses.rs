@@ -11,9 +11,9 @@ use super::shape::Shape;
 use crate::problem::PROBLEM_JSON;
 
 /// Statuses of failures that every operation shares: a malformed request, a caller that is not
-/// known or may not, a head over its limits, a rate, a fault of ours, a wall or program that is
-/// missing, a time limit.
-const ALWAYS: &[u16] = &[400, 401, 403, 413, 429, 500, 503, 504];
+/// known or may not, a session that is not there, a head over its limits, a rate, a fault of ours, a
+/// wall or program that is missing, a time limit.
+const ALWAYS: &[u16] = &[400, 401, 403, 404, 413, 429, 500, 503, 504];
 
 /// Headers that tell a caller what is left of its rate.
 pub(super) const RATE: &[&str] = &["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"];
