@@ -70,7 +70,7 @@ bench: release ## the benchmark table beside its peers, into docs/reports/bench.
 	$(RELEASE)/pinfold-bench --pinfold $(PINFOLD) --report docs/reports/bench.md
 
 .PHONY: soak
-soak: build ## the long tests: kill-test, 5,000 workspaces; report in docs/reports/
+soak: build ## the long tests: kill-test, 5,000 workspaces, the API; report in docs/reports/
 	@scripts/soak
 
 .PHONY: fuzz-smoke

@@ -13,6 +13,9 @@ use crate::repo::{Problem, Repo, has_ending};
 
 /// The program's help, all of it: written by `cargo xtask cli-reference`, never by hand.
 const REFERENCE: &str = "docs/cli-reference.md";
+/// What the program says of its API: the words to ask with, and the file that holds the answer.
+const API: &[(&[&str], &str)] =
+    &[(&["openapi"], "docs/openapi.json"), (&["openapi", "--operations"], "docs/operations.md")];
 /// Where a debug build lands.
 const PROGRAM: &str = "target/x86_64-unknown-linux-gnu/debug/pinfold";
 
@@ -41,7 +44,31 @@ pub(crate) fn check(repo: &Repo, program: Option<&Path>) -> anyhow::Result<Vec<P
         let mend = "is not what the program says: cargo xtask cli-reference";
         problems.push(Problem::new(REFERENCE, mend));
     }
+    for (words, path) in API {
+        if repo.text(path).ok() != Some(of_program(repo, program, words)?) {
+            problems.push(Problem::new(
+                path,
+                "is not what the program says: cargo xtask api-reference",
+            ));
+        }
+    }
     Ok(problems)
+}
+
+/// Writes every file of [`API`].
+pub(crate) fn write_api(repo: &Repo, program: Option<&Path>) -> anyhow::Result<()> {
+    for (words, path) in API {
+        std::fs::write(repo.path(path), of_program(repo, program, words)?)?;
+    }
+    Ok(())
+}
+
+/// What the program prints.
+fn of_program(repo: &Repo, program: Option<&Path>, words: &[&str]) -> anyhow::Result<String> {
+    let program = program.map_or_else(|| default_program(repo), Path::to_path_buf);
+    ensure!(program.is_file(), "{} is not there: `make build` first", program.display());
+    let text = repo.output(&program.to_string_lossy(), words)?;
+    Ok(String::from_utf8(text)?)
 }
 
 /// Writes [`REFERENCE`].
@@ -54,12 +81,10 @@ fn help_of_program(
     repo: &Repo,
     program: Option<&Path>,
 ) -> anyhow::Result<Help<impl FnMut(&[String]) -> anyhow::Result<String>>> {
-    let program = program.map_or_else(|| default_program(repo), Path::to_path_buf);
-    ensure!(program.is_file(), "{} is not there: `make build` first", program.display());
+    let program = program.map(Path::to_path_buf);
     Ok(Help::of(move |words: &[String]| {
         let words: Vec<&str> = words.iter().map(String::as_str).chain(["--help"]).collect();
-        let text = repo.output(&program.to_string_lossy(), &words)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        of_program(repo, program.as_deref(), &words)
     }))
 }
 

@@ -35,6 +35,7 @@ usage: cargo xtask WORD
   docs              links resolve; every `pinfold` line shown is known to the program
     --program FILE  … asked of this binary instead of the newest debug build
   cli-reference     write docs/cli-reference.md from the program's help
+  api-reference     write docs/openapi.json and docs/operations.md from the program
   secrets           no key material in the tree or in its history
   deny              deny.toml's bans and licences from cargo's metadata, without cargo-deny
   outdated          dependencies with newer releases, and advisories where they can be checked
@@ -76,6 +77,7 @@ fn main() -> anyhow::Result<ExitCode> {
         "secrets" => run(word, secrets::check(&repo))?,
         "deny" => run(word, deny::check(&repo))?,
         "cli-reference" => docs::write_reference(&repo, option("--program").as_deref())?,
+        "api-reference" => docs::write_api(&repo, option("--program").as_deref())?,
         "outdated" => run(word, outdated::check(&repo, words.iter().any(|w| w == "--offline")))?,
         "ci" => {
             let status = repo.command("bash").arg(".ci/run").status()?;

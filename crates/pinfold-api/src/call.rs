@@ -1,6 +1,6 @@
 //! One call of one operation: authorized before anything of its body is read.
 
-use std::{collections::BTreeMap, marker::PhantomData, time::Duration};
+use std::{collections::BTreeMap, io::ErrorKind, marker::PhantomData, time::Duration};
 
 use axum::{
     RequestPartsExt,
@@ -17,9 +17,12 @@ use pinfold_types::{
     Error, ErrorCode, ImageId, ImageName, Result, SessionId, SnapshotId, SnapshotName, TokenId,
     WorkspaceId, WorkspaceName, limits::MAX_BODY_BYTES, name::excerpt,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
-use crate::reply::Failure;
+use crate::{
+    openapi::{Uploaded, takes_query},
+    reply::Failure,
+};
 
 /// Longest wait for a JSON body, and for the next chunk of a streamed one.
 const BODY_WAIT: Duration = Duration::from_mins(1);
@@ -55,6 +58,11 @@ impl<O: Operation, N: Node> FromRequest<Service<N>> for Call<O> {
         check_reference(O::INFO.object, reference)?;
         let object = ObjectRef::of(O::INFO.object, reference);
         let (grant, rate) = service.grant_rated::<O>(caller, object).await?;
+        let unasked = parts.uri.query().is_some_and(|query| !query.is_empty());
+        if unasked && !takes_query(O::INFO.name) {
+            let message = format!("{} takes no query", O::INFO.name);
+            return Err(Error::new(ErrorCode::InvalidArgument, message).into());
+        }
         let length = declared_length(&parts)?;
         match O::INFO.body {
             Body::None if !body.is_end_stream() && length != Some(0) => {
@@ -114,6 +122,10 @@ impl<O: Operation> Call<O> {
         T: DeserializeOwned,
     {
         if is_json(&self.parts) == Some(true) {
+            if self.parts.uri.query().is_some_and(|query| !query.is_empty()) {
+                let message = "the request is in the body, and so cannot be in the query too";
+                return Err(Error::new(ErrorCode::InvalidArgument, message));
+            }
             let (grant, request) = self.json().await?;
             return Ok((grant, request, Box::pin(futures_util::stream::empty())));
         }
@@ -162,13 +174,6 @@ impl<O: Operation> Call<O> {
     }
 }
 
-/// Query of an upload.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Uploaded {
-    request: String,
-}
-
 /// Whether the body is said to be JSON; `None` when nothing is said.
 fn is_json(parts: &Parts) -> Option<bool> {
     parts.headers.get(header::CONTENT_TYPE).map(|value| {
@@ -190,11 +195,37 @@ fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
 
 /// The query of a request.
 pub(crate) fn read_query<T: DeserializeOwned>(parts: &Parts) -> Result<T> {
+    // The reader below would put a replacement character there, which names another file.
+    if !is_utf8(parts.uri.query().unwrap_or_default()) {
+        let message = "the query is not valid percent-encoded UTF-8";
+        return Err(Error::new(ErrorCode::InvalidArgument, message));
+    }
     Query::try_from_uri(&parts.uri).map(|Query(query)| query).map_err(|error| {
         let why = std::error::Error::source(&error)
             .map_or_else(|| error.to_string(), ToString::to_string);
         Error::new(ErrorCode::InvalidArgument, format!("the query is not what is taken: {why}"))
     })
+}
+
+/// Whether percent-encoded text is UTF-8.
+fn is_utf8(text: &str) -> bool {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let pair = (*byte == b'%').then(|| digit(after.first()).zip(digit(after.get(1)))).flatten();
+        match pair.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
+            Some(octet) => {
+                decoded.push(octet);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                decoded.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    std::str::from_utf8(&decoded).is_ok()
 }
 
 /// Ids and names only: nothing else reaches the service.
@@ -239,7 +270,17 @@ fn slow() -> Error {
     Error::new(ErrorCode::Timeout, format!("no body came for {} s", BODY_WAIT.as_secs()))
 }
 
-fn cut(error: &dyn std::fmt::Display) -> Error {
+/// A body that broke: what its chunks are, or that it ended.
+fn cut(error: &(dyn std::error::Error + 'static)) -> Error {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if matches!(kind, Some(ErrorKind::InvalidInput | ErrorKind::InvalidData)) {
+            let message = "the body is not valid chunked encoding";
+            return Error::new(ErrorCode::InvalidBody, message).context(error);
+        }
+        cause = error.source();
+    }
     Error::new(ErrorCode::Cancelled, "the body ended before it was whole").context(error)
 }
 
@@ -248,7 +289,7 @@ async fn collect(body: AxumBody, most: usize) -> Result<Bytes> {
     match collected.map_err(|_| slow())? {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large(most)),
-        Err(error) => Err(cut(&error)),
+        Err(error) => Err(cut(error.as_ref())),
     }
 }
 

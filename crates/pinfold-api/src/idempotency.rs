@@ -30,7 +30,7 @@ const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The header of an answer that was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Longest key.
-const MAX_KEY_BYTES: usize = 255;
+pub(crate) const MAX_KEY_BYTES: usize = 255;
 /// Most keys that are known at once; the oldest make way.
 const MAX_KEYS: usize = 4096;
 /// Largest answer that is kept. A larger one is given once.

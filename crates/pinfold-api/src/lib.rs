@@ -9,10 +9,12 @@
 
 mod authenticate;
 mod call;
+mod docs;
 mod idempotency;
 mod layers;
 mod listen;
 pub mod metrics;
+pub mod openapi;
 pub mod problem;
 mod range;
 mod reply;

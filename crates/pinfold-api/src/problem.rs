@@ -2,13 +2,14 @@
 //! `request_id`.
 
 use pinfold_types::{Error, ErrorCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Media type of a problem document (RFC 9457 §3).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// A problem document. `detail` is the sentence for people, `code` the word for programs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// `urn:pinfold:error:CODE`.
     #[serde(rename = "type")]

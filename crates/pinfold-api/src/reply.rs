@@ -6,7 +6,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pinfold_types::{Error, Result};
 use serde::Serialize;
 
@@ -78,6 +78,34 @@ pub(crate) fn lines<T: Serialize>(stream: impl Stream<Item = T> + Send + 'static
     });
     let mut response = Response::new(Body::from_stream(lines));
     typed(&mut response, "application/x-ndjson");
+    response
+}
+
+/// Bytes that stay the same until `tag` changes: 304 for a caller that has them (RFC 9110 §13.1.2).
+pub(crate) fn cached(
+    asked: &HeaderMap,
+    kind: &'static str,
+    text: Bytes,
+    tag: &'static str,
+) -> Response {
+    let known = asked.get_all(header::IF_NONE_MATCH).iter().any(|value| {
+        value.to_str().is_ok_and(|tags| {
+            tags.split(',')
+                .map(str::trim)
+                .any(|one| one == "*" || one.trim_start_matches("W/") == tag)
+        })
+    });
+    let mut response = if known {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        Response::new(Body::from(text))
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, HeaderValue::from_static(tag));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if !known {
+        typed(&mut response, kind);
+    }
     response
 }
 

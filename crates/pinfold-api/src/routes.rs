@@ -25,6 +25,7 @@ use pinfold_auth::{
 use pinfold_control::{Node, RateState, Service};
 use pinfold_types::{Error, ErrorCode};
 
+pub(crate) use self::execs::From;
 use crate::{
     authenticate,
     call::Call,
@@ -42,7 +43,7 @@ const CALL: Duration = Duration::from_mins(15);
 pub fn router<N: Node>(service: Service<N>) -> Router {
     let Table { router, .. } = table();
     let recognising = service.clone();
-    router
+    crate::docs::routes(router)
         .fallback(layers::no_route)
         .method_not_allowed_fallback(layers::no_method)
         .with_state(service)
@@ -154,6 +155,7 @@ fn table<N: Node>() -> Table<N> {
         .add(access::adopt)
         .add(access::takeover)
         .add(server::operations)
+        .add(server::openapi)
         .add(server::doctor)
         .add(server::recovery)
         .add(server::backup)

@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, StatusCode, header, request::Parts};
+use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use pinfold_auth::Caller;
@@ -109,6 +109,10 @@ impl Upgrade {
         };
         if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
             return bad("the request does not ask for an upgrade");
+        }
+        // HEAD is answered as GET is, everywhere else.
+        if parts.method != Method::GET {
+            return bad("the method must be GET");
         }
         if !has(header::SEC_WEBSOCKET_VERSION, "13") {
             return bad("Sec-WebSocket-Version must be 13");

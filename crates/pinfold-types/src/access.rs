@@ -11,6 +11,7 @@ use crate::{
     id::PREFIXES,
     limits::{MAX_TIMEOUT_MS, ResourceLimits},
     name::excerpt,
+    schema,
 };
 
 /// Most scopes of a token.
@@ -21,7 +22,7 @@ pub const MAX_BOUND: usize = 64;
 pub const MAX_TOKEN_MS: u64 = 120 * MAX_TIMEOUT_MS;
 
 /// Who a workspace belongs to, recorded with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Holder {
     /// The principal; absent: the user who runs the server.
@@ -127,14 +128,19 @@ impl Quota {
 /// A request for a new token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name"]))]
 pub struct CreateToken {
     /// What people call it: 1 to 63 letters, digits, `.`, `_`, `-`.
+    #[schemars(schema_with = "schema::token_name")]
     pub name: String,
     /// `noun:right`, `noun:*` or `*`. Empty: everything that its maker may.
+    #[schemars(length(max = MAX_SCOPES), inner(regex(pattern = schema::SCOPE)))]
     pub scopes: Vec<String>,
     /// Ends this long after it was made. Absent: with its maker's credential, at most ten years.
+    #[schemars(range(min = 1, max = MAX_TOKEN_MS))]
     pub expires_ms: Option<u64>,
     /// Only these workspaces, by id or name. Empty: no such limit.
+    #[schemars(schema_with = "schema::workspace_references")]
     pub workspaces: Vec<String>,
     /// Stands for its maker, with the maker's own workspaces and quota, instead of for a new
     /// principal below it.
@@ -220,7 +226,7 @@ pub struct TokenInfo {
 }
 
 /// A new ticket. The only time that its text is given.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 pub struct NewTicket {
     /// The text to present, once, as `?ticket=` of a WebSocket.
     pub ticket: String,
@@ -312,6 +318,7 @@ pub enum SessionState {
 #[serde(default, deny_unknown_fields)]
 pub struct CreateSession {
     /// What the client calls itself, at most 100 bytes.
+    #[schemars(length(max = 100))]
     pub client: String,
 }
 
@@ -320,6 +327,7 @@ pub struct CreateSession {
 #[serde(default, deny_unknown_fields)]
 pub struct AdoptWorkspaces {
     /// This workspace, by id or name; absent: every orphan that the caller sees.
+    #[schemars(schema_with = "schema::workspace_reference_or_null")]
     pub workspace: Option<String>,
 }
 
@@ -337,6 +345,7 @@ pub struct AuditQuery {
     /// From this number on; absent: the last ones, or for an export all.
     pub from: Option<u64>,
     /// How many, 1 to 1000; 100 where nothing is said. An export has no such limit.
+    #[schemars(range(min = 1, max = 1000))]
     pub limit: Option<u32>,
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorCode, ExecId, limits, limits::LimitKind, name::excerpt, schema};
+use crate::{Error, ErrorCode, ExecId, limits, limits::LimitKind, name::excerpt, schema, unique};
 
 /// A terminal's size in character cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +44,7 @@ pub struct ExecSpec {
     pub cwd: Option<String>,
     /// Added to the workspace's environment. Names on the block-list are refused (VM-05).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(deserialize_with = "unique::map")]
     #[schemars(schema_with = "schema::env")]
     pub env: BTreeMap<String, String>,
     /// User name or number, `user[:group]`, from the workspace's own `/etc/passwd`. Default root.

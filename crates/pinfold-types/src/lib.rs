@@ -28,6 +28,7 @@ pub mod size;
 pub mod snapshot;
 pub mod state;
 pub mod subids;
+mod unique;
 pub mod workspace;
 
 pub use error::{Error, ErrorCode, Result};

@@ -21,7 +21,7 @@ pub const NO_NUL: &str = r"^[^\u0000]*$";
 /// An absolute path without a NUL byte.
 pub const ABSOLUTE_PATH: &str = r"^/[^\u0000]*$";
 /// An absolute path that is not the root.
-pub const PATH_BELOW_ROOT: &str = r"^/[^\u0000]*[^\u0000/.][^\u0000]*$";
+pub const PATH_BELOW_ROOT: &str = r"^/(?:[^\u0000]*/)?(?:[^\u0000/.]|\.[^\u0000/])[^\u0000]*$";
 /// A name in a directory.
 pub const FILE_NAME: &str = r"^[^\u0000/]*$";
 /// A user or its number, with or without a group.
@@ -34,6 +34,9 @@ pub const DEBIAN_NAME: &str = r"^[a-z0-9][a-z0-9+.-]*$";
 pub const MIRROR: &str = r"^https?://[^\u0000-\u0020\u007f]*$";
 /// The `cursor` of a list: the id of the last entry of the page before.
 pub const CURSOR: &str = "^[a-z]+_[0-7][0-9a-hjkmnp-tv-z]{25}$";
+
+/// A scope: a right, all rights of a noun, or all.
+pub const SCOPE: &str = r"^(?:\*|[a-z]+:(?:\*|[a-z]+))$";
 
 const ENV_NAME: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 const IMAGE_PART: &str = r"[a-z0-9]+(?:(?:\.|\.?[_-]+(?:\.[_-]+)*\.?)[a-z0-9]+)*";
@@ -127,6 +130,23 @@ pub(crate) fn snapshot_reference(generator: &mut SchemaGenerator) -> Schema {
     either::<crate::SnapshotId, crate::SnapshotName>(generator)
 }
 
+/// Ids or names of workspaces that a token is bound to.
+pub(crate) fn workspace_references(generator: &mut SchemaGenerator) -> Schema {
+    let one = either::<crate::WorkspaceId, crate::WorkspaceName>(generator);
+    json_schema!({ "type": "array", "items": one, "maxItems": crate::access::MAX_BOUND })
+}
+
+/// An id or a name of a workspace, or nothing.
+pub(crate) fn workspace_reference_or_null(generator: &mut SchemaGenerator) -> Schema {
+    let one = either::<crate::WorkspaceId, crate::WorkspaceName>(generator);
+    json_schema!({ "anyOf": [one, { "type": "null" }] })
+}
+
+/// The name of a token: the rule of workspaces.
+pub fn token_name(_: &mut SchemaGenerator) -> Schema {
+    name("What people call it.")
+}
+
 /// An id or a name.
 pub fn either<I: JsonSchema, N: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     let (id, name) = (generator.subschema_for::<I>(), generator.subschema_for::<N>());
@@ -145,4 +165,152 @@ pub(crate) fn id(prefix: &str, what: &str) -> Schema {
 /// What a type is called in the schema: its own name.
 pub(crate) const fn called(name: &'static str) -> Cow<'static, str> {
     Cow::Borrowed(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use regex::Regex;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{
+        ImageName, ImageReference, WorkspaceId, WorkspaceName,
+        exec::{check_env, check_path},
+        files::RemoveFile,
+    };
+
+    fn matches(pattern: &Value, text: &str) -> bool {
+        let pattern = pattern.as_str().expect("a pattern is text");
+        Regex::new(pattern).expect("a valid pattern").is_match(text)
+    }
+
+    /// Whether a text fits a schema of text.
+    fn fits(schema: &Schema, text: &str) -> bool {
+        let length = u64::try_from(text.chars().count()).expect("a length fits");
+        let within = |name: &str, least: bool| {
+            schema
+                .get(name)
+                .and_then(Value::as_u64)
+                .is_none_or(|bound| if least { length >= bound } else { length <= bound })
+        };
+        let not = schema.get("not").is_some_and(|not| matches(&not["pattern"], text));
+        schema.get("pattern").is_none_or(|pattern| matches(pattern, text))
+            && within("minLength", true)
+            && within("maxLength", false)
+            && !not
+    }
+
+    const TEXTS: &[&str] = &[
+        "",
+        ".",
+        "..",
+        "-a",
+        "_a",
+        ".a",
+        "a",
+        "0",
+        "fix-42",
+        "A.b_c",
+        "a/b",
+        "a b",
+        "a\0",
+        "é",
+        "a\n",
+        "\n",
+        "../x",
+        "ws_1",
+        "snap_a",
+        "img_x",
+        "tok_",
+        "host",
+        "debian:12",
+        "a:",
+        ":a",
+        "docker.io/library/alpine:3.20",
+        "localhost:5000/a/b",
+        "a-b_c.d",
+        "A",
+        "a//b",
+        "/a",
+        "a/",
+        "a:b:c",
+        "a/..",
+        "a:.x",
+        "a:5000x/b",
+        "a..b/c",
+        "a.-.b",
+        "a_.b",
+        "a:1..2",
+        "a:_x",
+        "a-",
+        "ws_0123456789abcdefghjkmnpqrs",
+        "ws_81234567890123456789012345",
+        "/",
+        "//",
+        "/.",
+        "/a\0b",
+        "/..",
+        "/a/",
+        "/./",
+        "/é",
+    ];
+
+    #[test]
+    fn schemas_and_checks_take_the_same_texts() {
+        let long = ["x".repeat(63), "x".repeat(64), "x".repeat(255), "x".repeat(256)];
+        let digest = format!("debian@sha256:{}", "0a".repeat(32));
+        let id = WorkspaceId::generate().to_string();
+        let more = long.iter().map(String::as_str).chain([digest.as_str(), id.as_str()]);
+        let path = json_schema!({ "pattern": ABSOLUTE_PATH });
+        let below = json_schema!({ "pattern": PATH_BELOW_ROOT });
+        for text in TEXTS.iter().copied().chain(more) {
+            let same = |what: &str, schema: &Schema, taken: bool| {
+                assert_eq!(fits(schema, text), taken, "{what} {text:?}");
+            };
+            same("name", &name(""), text.parse::<WorkspaceName>().is_ok());
+            same("image", &image(""), text.parse::<ImageName>().is_ok());
+            same("reference", &image_reference(""), text.parse::<ImageReference>().is_ok());
+            same("id", &super::id("ws", ""), text.parse::<WorkspaceId>().is_ok());
+            same("path", &path, check_path(text).is_ok());
+            let remove = RemoveFile { path: text.to_owned(), recursive: true };
+            same("removal", &below, remove.check().is_ok());
+        }
+    }
+
+    #[test]
+    fn the_schema_of_an_environment_knows_the_block_list() {
+        let schema = env(&mut SchemaGenerator::default());
+        let names = &schema.as_value()["propertyNames"];
+        for name in [
+            "PATH",
+            "A1",
+            "_",
+            "",
+            "1A",
+            "A=B",
+            "É",
+            "LD_PRELOAD",
+            "IFS",
+            "IFSX",
+            "PS4",
+            "BASH_FUNC_x",
+            "PINFOLD_TOKEN",
+            "ENV",
+            "ENVIRONMENT",
+            "GLIBC_TUNABLES",
+        ] {
+            let taken =
+                matches(&names["pattern"], name) && !matches(&names["not"]["pattern"], name);
+            let env = std::collections::BTreeMap::from([(name.to_owned(), String::new())]);
+            assert_eq!(taken, check_env(&env).is_ok(), "{name:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn image_patterns_say_what_the_check_says(text in "[a-b0:/._-]{0,12}") {
+            prop_assert_eq!(fits(&image(""), &text), text.parse::<ImageName>().is_ok());
+        }
+    }
 }

@@ -12,7 +12,7 @@ use crate::{
     access::Holder,
     exec::{ExecSpec, check_env},
     limits::{LimitStatus, MAX_FORK_COUNT, MAX_LABELS, MAX_TIMEOUT_MS, ResourceLimits},
-    schema,
+    schema, unique,
 };
 
 /// What a workspace may reach. Closed until the gate is built: only `deny_all` exists.
@@ -39,6 +39,7 @@ pub struct CreateWorkspace {
     /// Create even where memory, CPU or process limits cannot be enforced. Recorded.
     pub allow_unlimited: bool,
     /// Environment of every command. Held in the guest's memory only.
+    #[serde(deserialize_with = "unique::map")]
     #[schemars(schema_with = "schema::env")]
     pub env: BTreeMap<String, String>,
     /// Host name inside. Default: the name.
@@ -55,6 +56,7 @@ pub struct CreateWorkspace {
     /// Do not start it now.
     pub stopped: bool,
     /// Free labels.
+    #[serde(deserialize_with = "unique::map")]
     #[schemars(schema_with = "schema::labels")]
     pub labels: BTreeMap<String, String>,
     /// Whom it is made for: filled in by the control plane, never by a caller.
@@ -122,6 +124,7 @@ pub struct UpdateWorkspace {
     #[schemars(range(max = 12 * MAX_TIMEOUT_MS))]
     pub idle_ms: Option<u64>,
     /// Replaces all labels.
+    #[serde(deserialize_with = "unique::map_or_null")]
     #[schemars(schema_with = "schema::labels_or_null")]
     pub labels: Option<BTreeMap<String, String>>,
 }
@@ -252,6 +255,7 @@ pub struct ForkWorkspace {
     /// Limits to narrow; wider than the source's is refused.
     pub limits: ResourceLimits,
     /// Added to the children's environment. The source's environment is not copied.
+    #[serde(deserialize_with = "unique::map")]
     #[schemars(schema_with = "schema::env")]
     pub env: BTreeMap<String, String>,
     /// Started in each child; `{}` in its words is the child's number from 1.
@@ -262,6 +266,7 @@ pub struct ForkWorkspace {
     /// Do not start them.
     pub stopped: bool,
     /// Labels of the children.
+    #[serde(deserialize_with = "unique::map")]
     #[schemars(schema_with = "schema::labels")]
     pub labels: BTreeMap<String, String>,
     /// Whom they are made for: filled in by the control plane, never by a caller.

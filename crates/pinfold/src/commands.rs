@@ -120,6 +120,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Version => done(tools::version(context).await),
         Command::Completions(args) => done(completions::completions(context, &args)),
         Command::Man(args) => done(tools::man(context, &args)),
+        Command::Openapi(args) => done(tools::openapi(context, &args)),
         Command::Names(args) => done(completions::names(context, &args).await),
         Command::Up(_) => Err(Error::internal("the server is not a client command")),
     }

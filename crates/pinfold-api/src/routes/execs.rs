@@ -3,6 +3,7 @@
 use pinfold_auth::ops;
 use pinfold_control::{ExecEvent, ExecSession, ExecStart, Node, Service, Tracked};
 use pinfold_types::{Error, ExecId, api::RunRequest, exec::ExecSpec};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
@@ -80,9 +81,9 @@ pub(super) async fn list<N: Node>(service: Service<N>, call: Call<ops::ExecList>
 }
 
 /// Query of attach.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct From {
+pub(crate) struct From {
     /// Offset of the first byte wanted; absent: all that is held.
     from: Option<u64>,
 }

@@ -5,7 +5,7 @@ use pinfold_control::{Node, Service};
 
 use crate::{
     call::Call,
-    reply::{Reply, bytes, json},
+    reply::{self, Reply, bytes, json},
 };
 
 pub(super) async fn read<N: Node>(service: Service<N>, call: Call<ops::ServerRead>) -> Reply {
@@ -17,6 +17,12 @@ pub(super) async fn operations<N: Node>(
     call: Call<ops::OperationList>,
 ) -> Reply {
     json(&service.operations(call.grant()).await?)
+}
+
+/// The document says nothing that is not in the program, so no service function is asked.
+pub(super) async fn openapi<N: Node>(_service: Service<N>, call: Call<ops::OpenapiRead>) -> Reply {
+    let (text, tag) = crate::openapi::served();
+    Ok(reply::cached(&call.parts().headers, "application/json", text.clone(), tag))
 }
 
 pub(super) async fn doctor<N: Node>(service: Service<N>, call: Call<ops::DoctorRun>) -> Reply {

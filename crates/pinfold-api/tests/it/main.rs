@@ -4,6 +4,7 @@ mod bad_input;
 mod coverage;
 mod idempotency;
 mod node;
+mod raw_socket;
 mod remote;
 mod server;
 mod site;

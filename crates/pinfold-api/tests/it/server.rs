@@ -133,7 +133,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn parse(bytes: &[u8]) -> Self {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         let end = bytes.windows(4).position(|part| part == b"\r\n\r\n").expect("a whole head");
         let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
         let status = head.split_whitespace().nth(1).and_then(|word| word.parse().ok());

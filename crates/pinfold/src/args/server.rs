@@ -84,6 +84,14 @@ pub(crate) struct Man {
     pub(crate) directory: PathBuf,
 }
 
+/// `pinfold openapi`
+#[derive(Debug, Args)]
+pub(crate) struct Openapi {
+    /// Print a table of the operations instead, as Markdown
+    #[arg(long)]
+    pub(crate) operations: bool,
+}
+
 /// Names for completion.
 #[derive(Debug, Args)]
 pub(crate) struct Names {

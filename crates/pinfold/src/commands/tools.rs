@@ -1,4 +1,4 @@
-//! `doctor`, `config`, `version`, `completions`, `man`.
+//! `doctor`, `config`, `version`, `man`, `openapi`.
 
 use std::{fs, io};
 
@@ -12,7 +12,7 @@ use super::{Context, workspace};
 use crate::{
     args::{
         Cli,
-        server::{Config, Doctor, Man},
+        server::{Config, Doctor, Man, Openapi},
     },
     client::answers,
     output::table::{Cell, Paint, Table},
@@ -89,4 +89,14 @@ pub(super) fn man(context: &Context, args: &Man) -> Result<()> {
         .map_err(failed)?;
     context.output.note(format!("written to {}", args.directory.display()));
     Ok(())
+}
+
+/// What this program's server would serve; none is asked.
+pub(super) fn openapi(context: &Context, args: &Openapi) -> Result<()> {
+    if args.operations {
+        return context.output.text(&pinfold_api::openapi::operations_page());
+    }
+    let document = pinfold_api::openapi::document();
+    let text = serde_json::to_string_pretty(&document).map_err(Error::internal)?;
+    context.output.line(text)
 }
