@@ -7,5 +7,6 @@ mod images;
 mod on_demand;
 mod program;
 mod pty;
+mod remote;
 mod restart;
 mod streams;
