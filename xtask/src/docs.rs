@@ -47,7 +47,7 @@ pub(crate) fn check(repo: &Repo, program: Option<&Path>) -> anyhow::Result<Vec<P
     for (words, path) in API {
         if repo.text(path).ok() != Some(of_program(repo, program, words)?) {
             problems.push(Problem::new(
-                path,
+                *path,
                 "is not what the program says: cargo xtask api-reference",
             ));
         }
