@@ -1,20 +1,20 @@
 //! One call of a tool: its grants, its progress, its cancellation.
 
-use pinfold_auth::{Grant, ObjectKind, ObjectRef, Operation};
+use pinfold_auth::{Caller, Grant, ObjectKind, ObjectRef, Operation};
 use pinfold_control::{Node, Service};
 use pinfold_types::{
-    Error, ErrorCode, ImageId, ImageName, Result, SnapshotId, SnapshotName, WorkspaceId,
+    Error, ErrorCode, ImageId, ImageName, Result, SessionId, SnapshotId, SnapshotName, WorkspaceId,
     WorkspaceName,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Access, progress::Progress};
+use crate::progress::Progress;
 
 /// What a tool works with.
 #[derive(Debug)]
 pub(crate) struct Call<N: Node> {
     pub(crate) service: Service<N>,
-    pub(crate) access: Access,
+    pub(crate) caller: Caller,
     /// Operations that the tool declared.
     pub(crate) operations: &'static [&'static str],
     pub(crate) progress: Progress,
@@ -38,7 +38,7 @@ impl<N: Node> Call<N> {
         if !self.operations.contains(&O::INFO.name) {
             return Err(Error::internal(format!("{} is not declared by this tool", O::INFO.name)));
         }
-        self.access.grant::<O>(object)
+        self.service.grant::<O>(&self.caller, object).await
     }
 }
 
@@ -57,6 +57,7 @@ fn check_reference(kind: ObjectKind, text: &str) -> Result<()> {
         ObjectKind::Snapshot => text.parse::<SnapshotName>().map(drop),
         ObjectKind::Image if looks_like_id(ImageId::PREFIX) => text.parse::<ImageId>().map(drop),
         ObjectKind::Image => text.parse::<ImageName>().map(drop),
+        ObjectKind::Session => text.parse::<SessionId>().map(drop),
         kind => Err(Error::new(
             ErrorCode::InvalidArgument,
             format!("a {} has no reference", kind.as_str()),

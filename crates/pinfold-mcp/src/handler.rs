@@ -2,8 +2,9 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use pinfold_auth::Caller;
 use pinfold_control::{Node, Service};
-use pinfold_types::{Error, ErrorCode};
+use pinfold_types::{Error, ErrorCode, RequestId};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -17,8 +18,7 @@ use rmcp::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
-    Access, answer, call::Call, catalogue, limits::MAX_CALLS, progress::Progress, resources,
-    tool::Entry,
+    answer, call::Call, catalogue, limits::MAX_CALLS, progress::Progress, resources, tool::Entry,
 };
 
 const INSTRUCTIONS: &str = "\
@@ -37,31 +37,31 @@ that are no longer needed.";
 pub(crate) struct Handler<N: Node> {
     service: Service<N>,
     /// Of everything in this session; without, each request carries its own.
-    access: Option<Access>,
+    caller: Option<Caller>,
     calls: Arc<Semaphore>,
     tools: Arc<Vec<Entry<N>>>,
 }
 
 impl<N: Node> Handler<N> {
-    pub(crate) fn new(service: Service<N>, access: Option<Access>) -> Self {
+    pub(crate) fn new(service: Service<N>, caller: Option<Caller>) -> Self {
         Self {
             service,
-            access,
+            caller,
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
             tools: Arc::new(catalogue::tools()),
         }
     }
 
-    /// Who is asking.
-    fn access(&self, context: &RequestContext<RoleServer>) -> Result<Access, ErrorData> {
+    /// Who is asking, for one call.
+    fn caller(&self, context: &RequestContext<RoleServer>) -> Result<Caller, ErrorData> {
         let own = || {
             let parts = context.extensions.get::<http::request::Parts>()?;
-            parts.extensions.get::<Access>().cloned()
+            parts.extensions.get::<Caller>()
         };
-        self.access
-            .clone()
-            .or_else(own)
-            .ok_or_else(|| ErrorData::invalid_request("no credential was given", None))
+        let caller = self.caller.as_ref().or_else(own);
+        let caller =
+            caller.ok_or_else(|| ErrorData::invalid_request("no credential was given", None))?;
+        Ok(caller.clone().with_request(RequestId::generate()))
     }
 
     fn permit(&self) -> Result<SemaphorePermit<'_>, Error> {
@@ -81,7 +81,7 @@ impl<N: Node> Handler<N> {
     ) -> Result<Call<N>, ErrorData> {
         Ok(Call {
             service: self.service.clone(),
-            access: self.access(context)?,
+            caller: self.caller(context)?,
             operations,
             progress: Progress::of(context),
             cancelled: context.ct.clone(),
@@ -109,7 +109,7 @@ impl<N: Node> ServerHandler for Handler<N> {
         request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        self.access(&context)?;
+        self.caller(&context)?;
         if let Some(cursor) = request.and_then(|request| request.cursor) {
             return Err(no_cursor(&cursor));
         }
@@ -151,7 +151,7 @@ impl<N: Node> ServerHandler for Handler<N> {
         request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        self.access(&context)?;
+        self.caller(&context)?;
         if let Some(cursor) = request.and_then(|request| request.cursor) {
             return Err(no_cursor(&cursor));
         }

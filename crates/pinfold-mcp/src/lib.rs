@@ -12,7 +12,6 @@
 //! (`pinfold-auth`), standard input and output (`pinfold mcp` in the program).
 #![forbid(unsafe_code)]
 
-mod access;
 mod answer;
 mod call;
 mod catalogue;
@@ -27,7 +26,6 @@ mod tool;
 mod tools;
 mod uri;
 
-pub use access::Access;
 pub use catalogue::{NOT_TOOLS, ToolSummary, summaries};
 pub use lines::{Lines, serve_lines};
 pub use resources::OPERATIONS as RESOURCE_OPERATIONS;

@@ -2,6 +2,7 @@
 
 use std::{future::Future, io};
 
+use pinfold_auth::{Caller, Surface};
 use pinfold_control::{Node, Service};
 use rmcp::{
     RoleServer,
@@ -11,7 +12,7 @@ use rmcp::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::{Access, handler::Handler, limits::MAX_WAITING};
+use crate::{handler::Handler, limits::MAX_WAITING};
 
 /// Both ways of one client: each item is one JSON-RPC message.
 #[derive(Debug)]
@@ -22,10 +23,25 @@ pub struct Lines {
     pub outgoing: mpsc::Sender<String>,
 }
 
-/// Serves one client until it goes.
-pub async fn serve_lines<N: Node>(service: Service<N>, access: Access, lines: Lines) {
+/// Serves one client, which came in as `caller`, until it goes.
+pub fn serve_lines<N: Node>(
+    service: Service<N>,
+    caller: &Caller,
+    lines: Lines,
+) -> impl Future<Output = ()> + Send + use<N> {
+    let mut speaks = Caller::new(caller.principal().clone(), Surface::McpStdio);
+    if let Some(address) = caller.peer() {
+        speaks = speaks.from_peer(address);
+    }
+    if let Some(session) = caller.session() {
+        speaks = speaks.in_session(session);
+    }
+    serve(service, speaks, lines)
+}
+
+async fn serve<N: Node>(service: Service<N>, caller: Caller, lines: Lines) {
     let transport = LineTransport { lines, waiting: watch::Sender::new(0), begun: false };
-    match serve_server(Handler::new(service, Some(access)), transport).await {
+    match serve_server(Handler::new(service, Some(caller)), transport).await {
         Ok(running) => {
             if let Err(error) = running.waiting().await {
                 tracing::error!(%error, "an MCP session broke");

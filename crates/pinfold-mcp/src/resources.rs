@@ -83,7 +83,7 @@ pub(crate) async fn list<N: Node>(
 ) -> Result<ListResourcesResult> {
     let first = cursor.is_none();
     let grant = call.on_server::<ops::WorkspaceList>().await?;
-    let page = call.service.list_workspaces(grant, &PageQuery { cursor, limit: Some(100) })?;
+    let page = call.service.list_workspaces(grant, &PageQuery { cursor, limit: Some(100) }).await?;
     let whole = Resource::new(ALL, "workspaces")
         .with_description("All workspaces, the first thousand.")
         .with_mime_type(JSON);
@@ -104,13 +104,13 @@ pub(crate) async fn read<N: Node>(call: &mut Call<N>, address: &str) -> Result<R
         Address::Workspaces => {
             let grant = call.on_server::<ops::WorkspaceList>().await?;
             let query = PageQuery { cursor: None, limit: Some(1000) };
-            let page = call.service.list_workspaces(grant, &query)?;
+            let page = call.service.list_workspaces(grant, &query).await?;
             let views: Vec<_> = page.items.iter().map(WorkspaceView::from).collect();
             document(&json!({"workspaces": views, "more": page.next.is_some()}), address)
         }
         Address::Workspace(workspace) => {
             let grant = call.on::<ops::WorkspaceRead>(&workspace).await?;
-            document(&json!(WorkspaceView::from(&call.service.workspace(grant)?)), address)
+            document(&json!(WorkspaceView::from(&call.service.workspace(grant).await?)), address)
         }
         Address::Logs(workspace) => {
             let grant = call.on::<ops::WorkspaceLogs>(&workspace).await?;

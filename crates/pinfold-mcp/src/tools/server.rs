@@ -89,7 +89,7 @@ impl<N: Node> Tool<N> for Show {
 
     async fn run(call: Call<N>, input: ShowInput) -> Result<Reply<Shown>> {
         let grant = call.on_server::<ops::ServerRead>().await?;
-        let info = call.service.server(grant);
+        let info = call.service.server(grant).await?;
         let grant = call.on_server::<ops::ImageList>().await?;
         let images = call.service.list_images(grant, &PageQuery::default()).await?;
         let problems = if input.check {

@@ -159,7 +159,7 @@ impl<N: Node> Tool<N> for List {
 
     async fn run(call: Call<N>, input: Paged) -> Result<Reply<Listed>> {
         let grant = call.on_server::<ops::WorkspaceList>().await?;
-        let page = call.service.list_workspaces(grant, &input.into())?;
+        let page = call.service.list_workspaces(grant, &input.into()).await?;
         let workspaces: Vec<_> = page.items.iter().map(WorkspaceView::from).collect();
         let mut text = count(workspaces.len(), "workspace");
         for one in &workspaces {
@@ -252,7 +252,7 @@ impl<N: Node> Tool<N> for Show {
 
     async fn run(call: Call<N>, Workspace { workspace }: Workspace) -> Result<Reply<Shown>> {
         let grant = call.on::<ops::WorkspaceRead>(&workspace).await?;
-        let info = call.service.workspace(grant)?;
+        let info = call.service.workspace(grant).await?;
         let (mut uses, mut ports) = (None, Vec::new());
         // A workspace that stopped just now, or a token without these rights, has none.
         if info.state.is_live() {
