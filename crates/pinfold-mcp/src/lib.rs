@@ -16,6 +16,8 @@ mod answer;
 mod call;
 mod catalogue;
 mod cut;
+#[cfg(test)]
+mod documented;
 mod handler;
 pub mod limits;
 mod lines;

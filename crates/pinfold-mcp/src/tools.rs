@@ -7,6 +7,7 @@ pub(crate) mod file_change;
 pub(crate) mod file_search;
 pub(crate) mod fork;
 pub(crate) mod server;
+pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod view;
 pub(crate) mod workspace;

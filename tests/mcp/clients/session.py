@@ -194,7 +194,7 @@ async def life(client, ws):
     await call(client, "workspace_control", workspace=ws, action="start")
     done = await call(client, "workspace_update", workspace=ws, ttl_ms=3_600_000, limits={"pids": 99})
     assert done["workspace"]["expires_at"] and done["workspace"]["limits"]["pids"] == 99, done
-    logs = await call(client, "workspace_logs", workspace=ws)
+    logs = await call(client, "workspace_logs", workspace=ws, limit=1000)
     assert any(event["kind"] == "workspace.create" for event in logs["events"]), logs
     shown = await call(client, "server_info")
     assert "host" in [name for image in shown["images"] for name in image["names"]], shown

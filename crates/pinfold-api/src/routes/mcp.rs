@@ -50,12 +50,12 @@ pub fn with_mcp(router: Router, connect: McpConnect) -> Router {
 pub(super) async fn connect<N: Node>(service: Service<N>, call: Call<ops::McpConnect>) -> Reply {
     let (grant, parts) = call.into_parts();
     let serve = parts.extensions.get::<McpConnect>().cloned();
+    let caller = parts.extensions.get::<Caller>().cloned();
+    let upgrade = Upgrade::new(parts)?;
     let McpConnect(serve) = serve
         .ok_or_else(|| Error::new(ErrorCode::Unavailable, "this server does not speak MCP"))?;
-    let caller = parts.extensions.get::<Caller>().cloned();
-    let caller =
-        caller.ok_or_else(|| Error::new(ErrorCode::Unauthenticated, "no credential was given"))?;
-    let upgrade = Upgrade::new(parts)?;
+    let caller = caller
+        .ok_or_else(|| Error::new(ErrorCode::Unauthenticated, "no credential was given"))?;
     let connected = service.connect_mcp(grant).await?;
     Ok(upgrade.run(move |socket| async move {
         carry(socket, |stream| serve(caller, stream)).await;
