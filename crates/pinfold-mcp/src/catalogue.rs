@@ -5,7 +5,8 @@ use pinfold_control::Node;
 use crate::{
     tool::{Effect, Entry, entry},
     tools::{
-        exec, exec_background, file, file_change, file_search, fork, server, session, snapshot, workspace,
+        exec, exec_background, file, file_change, file_search, fork, server, session, snapshot,
+        workspace,
     },
 };
 

@@ -10,7 +10,8 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/mcp.md");
 const END: &str = "<!-- end of tools -->";
 
 fn table() -> String {
-    let mut table = String::from("\n| Tool | What it does | Effect | Operations |\n|---|---|---|---|\n");
+    let mut table =
+        String::from("\n| Tool | What it does | Effect | Operations |\n|---|---|---|---|\n");
     for tool in summaries::<LocalNode>() {
         let operations: Vec<_> = tool.operations.iter().map(|name| format!("`{name}`")).collect();
         let _infallible = writeln!(

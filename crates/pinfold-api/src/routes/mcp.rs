@@ -54,8 +54,8 @@ pub(super) async fn connect<N: Node>(service: Service<N>, call: Call<ops::McpCon
     let upgrade = Upgrade::new(parts)?;
     let McpConnect(serve) = serve
         .ok_or_else(|| Error::new(ErrorCode::Unavailable, "this server does not speak MCP"))?;
-    let caller = caller
-        .ok_or_else(|| Error::new(ErrorCode::Unauthenticated, "no credential was given"))?;
+    let caller =
+        caller.ok_or_else(|| Error::new(ErrorCode::Unauthenticated, "no credential was given"))?;
     let connected = service.connect_mcp(grant).await?;
     Ok(upgrade.run(move |socket| async move {
         carry(socket, |stream| serve(caller, stream)).await;

@@ -45,9 +45,11 @@ struct Link {
 }
 
 pub(super) async fn mcp(context: &Context) -> Result<u8> {
+    let mut existing = context.client.clone();
+    existing.allow_start(false);
     let mut pipe = Pipe {
         starting: context.client.clone(),
-        existing: Client::existing(context.home.clone()),
+        existing,
         session: Session::default(),
         owner: None,
         output: Output::new(),
