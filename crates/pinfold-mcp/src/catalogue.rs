@@ -48,6 +48,7 @@ pub const NOT_TOOLS: &[(&str, &str)] = &[
     ("mcp.connect", "it is how a client comes to the tools"),
     ("server.operations", "a model learns what it can do from tools/list"),
     ("server.recovery", "for whoever runs the server"),
+    ("backup.create", "for whoever runs the server"),
     ("audit.list", "for whoever runs the server"),
     ("audit.verify", "for whoever runs the server"),
     ("audit.export", "for whoever runs the server"),
