@@ -27,6 +27,9 @@ pub mod ws;
 pub use listen::{Activity, Peer, Server, Tcp};
 pub use metrics::Metrics;
 pub use problem::{PROBLEM_JSON, Problem};
-pub use routes::{routed, router};
+pub use routes::{
+    mcp::{McpConnect, McpStream, with_mcp},
+    routed, router,
+};
 pub use site::Site;
 pub use upgrade::Streams;

@@ -4,6 +4,7 @@ mod access;
 mod execs;
 mod files;
 mod images;
+pub(crate) mod mcp;
 mod server;
 mod snapshots;
 mod workspaces;
@@ -159,6 +160,7 @@ fn table<N: Node>() -> Table<N> {
         .add(server::doctor)
         .add(server::recovery)
         .add(server::backup)
+        .add(mcp::connect)
         .add(workspaces::create)
         .add(workspaces::list)
         .add(workspaces::read)

@@ -6,6 +6,7 @@
 
 pub(crate) mod bounds;
 pub(crate) mod exec;
+pub(crate) mod mcp;
 pub(crate) mod tunnel;
 pub(crate) mod watch;
 

@@ -79,6 +79,10 @@ operations! {
     BackupCreate "backup.create" on Server, scope "backup:create", rate Create,
         Post "/backup", SMALL => Bytes, Acts, audit "backup";
 
+    /// Speaks MCP: one JSON-RPC message in each text frame.
+    McpConnect "mcp.connect" on Server, scope "mcp:connect", rate Stream,
+        Get "/mcp", Body::None => WebSocket, Acts, audit "connect";
+
     /// Makes a workspace and starts it.
     WorkspaceCreate "workspace.create" on Server, scope "workspace:create", rate Create,
         Post "/workspaces", LARGE => Json, Acts, audit "create";

@@ -39,6 +39,8 @@ use ring::Ring;
 pub use score::OomScore;
 
 /// Ended commands that are kept for a late look at their output and result.
+/// The signal that ends all of a command (signal(7)).
+const KILL: i32 = 9;
 const KEEP_ENDED: usize = 64;
 /// Most output of ended commands kept in all.
 const KEEP_BYTES: usize = 16 << 20;
@@ -61,6 +63,8 @@ pub struct Exec {
     status: Cell<Option<WaitStatus>>,
     exited: Notify,
     timed_out: Cell<bool>,
+    /// All that belongs to it is to be killed.
+    kill: Notify,
     ring: RefCell<Ring>,
     /// The ring grew, or the result is there.
     grown: Notify,
@@ -127,6 +131,7 @@ impl Table {
             status: Cell::new(None),
             exited: Notify::new(),
             timed_out: Cell::new(false),
+            kill: Notify::new(),
             ring: RefCell::default(),
             grown: Notify::new(),
             taken: Cell::new(0),
@@ -283,7 +288,8 @@ impl Exec {
         }
     }
 
-    /// Signals its process group.
+    /// Signals its process group. `SIGKILL`, which nothing survives anyway, ends every process
+    /// that came of it, also those that left the group.
     ///
     /// # Errors
     /// `invalid_argument` for a number outside 1 to 64, `conflict` when it has ended.
@@ -296,6 +302,10 @@ impl Exec {
         }
         let ended = || Error::new(ErrorCode::Conflict, format!("{} has ended", self.id));
         let pid = self.pid.get().filter(|_| self.status.get().is_none()).ok_or_else(ended)?;
+        if number == KILL && self.mark.get().is_some() {
+            self.kill.notify_one();
+            return Ok(());
+        }
         // The leader is not reaped yet, so the number still means its group.
         signal::send(Target::Group(pid), number)
             .map_err(|error| failure::on(&format!("signal {}", self.id), &error))
@@ -372,12 +382,13 @@ async fn supervise(
         );
     };
     let watch = async {
-        tokio::select! {
+        let timed_out = tokio::select! {
             biased;
             () = exec.has_exited() => return,
-            () = deadline => {}
-        }
-        exec.timed_out.set(true);
+            () = exec.kill.notified() => false,
+            () = deadline => true,
+        };
+        exec.timed_out.set(timed_out);
         if let (Some(mark), Some(pid)) = (exec.mark.get(), exec.pid.get()) {
             tree::kill(mark, pid).await;
         }

@@ -165,6 +165,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Backup(backup::Backup),
 
+    /// Speak MCP on standard input and output, for agents
+    ///
+    /// A client starts this itself: claude mcp add pinfold -- pinfold mcp
+    Mcp,
+
     /// Run the server in the foreground
     Up(server::Up),
     /// End the server of this home; workspaces go on

@@ -12,6 +12,7 @@ mod down;
 mod exec;
 mod fork;
 mod image;
+mod mcp;
 mod ports;
 mod snapshot;
 mod tools;
@@ -111,6 +112,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Session(args) => done(access::session(context, args).await),
         Command::Audit(args) => done(audit::audit(context, args).await),
         Command::Whoami => done(access::who_am_i(context).await),
+        Command::Mcp => mcp::mcp(context).await,
 
         Command::Backup(args) => done(backup::backup(context, args).await),
         Command::Down(args) => done(down::down(context, &args).await),

@@ -43,6 +43,12 @@ impl<N: Node> Service<N> {
         self.enter(grant)?.looked(Ok(OPERATIONS))
     }
 
+    /// Lets a client speak MCP as long as what comes back is held. What it calls is granted call by
+    /// call.
+    pub async fn connect_mcp(&self, grant: Grant<ops::McpConnect>) -> Result<Tracked<()>> {
+        self.enter(grant)?.stream(Ok(())).await
+    }
+
     /// What this machine can do.
     pub async fn doctor(&self, grant: Grant<ops::DoctorRun>) -> Result<DoctorReport> {
         let call = self.enter(grant)?;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use pinfold_api::ws::{BoxRead, BoxWrite, Receiver, Role, Sender, accept_key, new_key};
-use pinfold_types::{Error, ErrorCode, Result};
+use pinfold_types::{Error, ErrorCode, Result, SessionId};
 use tokio::net::UnixStream;
 
 use super::{Body, Client, call::problem, lost};
@@ -12,6 +12,15 @@ use super::{Body, Client, call::problem, lost};
 impl Client {
     /// Opens a WebSocket; a refusal comes back as the server's error.
     pub(crate) async fn websocket(&self, path: &str) -> Result<(Sender, Receiver)> {
+        self.websocket_in(path, None).await
+    }
+
+    /// The same in a session of the caller's.
+    pub(crate) async fn websocket_in(
+        &self,
+        path: &str,
+        session: Option<SessionId>,
+    ) -> Result<(Sender, Receiver)> {
         let key = new_key();
         let mut request = Request::builder()
             .method(Method::GET)
@@ -23,6 +32,10 @@ impl Client {
             .body(Body::Whole(None))
             .map_err(Error::internal)?;
         self.sign(request.headers_mut());
+        if let Some(id) = session {
+            let id = HeaderValue::try_from(id.to_string()).map_err(Error::internal)?;
+            request.headers_mut().insert("pinfold-session", id);
+        }
         let mut sender = self.http().await?;
         let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {

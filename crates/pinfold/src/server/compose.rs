@@ -10,8 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pinfold_api::{Activity, Metrics, Server, Site, Tcp, metrics::Address, router};
+use pinfold_api::{
+    Activity, McpConnect, McpStream, Metrics, Server, Site, Tcp, metrics::Address, router, with_mcp,
+};
 use pinfold_control::{Access, ServerFacts, Service};
+use pinfold_mcp::{Lines, serve_lines};
 use pinfold_node::{LocalNode, NodeOptions};
 use pinfold_store::{
     Store,
@@ -114,7 +117,7 @@ async fn serve(
         listener: listening.listener()?,
         tcp: tcp.collect::<Result<_>>()?,
         site,
-        router: router(service.clone()),
+        router: with_mcp(router(service.clone()), mcp(service.clone())),
         access,
         metrics: numbers,
         max_connections,
@@ -161,6 +164,13 @@ async fn sweep(service: Service<LocalNode>) {
         ticks.tick().await;
         service.sweep().await;
     }
+}
+
+/// What serves MCP over the server's own socket.
+fn mcp(service: Service<LocalNode>) -> McpConnect {
+    McpConnect::new(move |caller, McpStream { incoming, outgoing }| {
+        serve_lines(service.clone(), &caller, Lines { incoming, outgoing })
+    })
 }
 
 /// Returns with the reason to leave.
