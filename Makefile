@@ -73,6 +73,10 @@ bench: release ## the benchmark table beside its peers, into docs/reports/bench.
 soak: build ## the long tests: kill-test, 5,000 workspaces, the API; report in docs/reports/
 	@scripts/soak
 
+.PHONY: schemathesis
+schemathesis: build ## the API against its own document, minutes long; not clean yet
+	$(CARGO) test $(LOCKED) -p system-tests --features schemathesis --test openapi
+
 .PHONY: fuzz-smoke
 fuzz-smoke: ## every fuzz target for a minute (60 s; FUZZ_SECONDS changes it)
 	@scripts/fuzz-smoke

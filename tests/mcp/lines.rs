@@ -30,7 +30,7 @@ impl Client {
             .spawn()
             .expect("pinfold mcp");
         let stdout = child.stdout.take().expect("it was piped");
-        let (sender, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::sync_channel(1024);
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
@@ -145,7 +145,7 @@ fn lines_that_are_no_messages_get_the_exact_error_and_change_nothing() {
         (br#"{"jsonrpc":"2.0","id":1,"method":7}"#, -32600),
         (br#"{"jsonrpc":"2.0","id":1,"method":"no/such"}"#, -32601),
         (br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":7}}"#, -32602),
-        (br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[]}"#, -32602),
+        (br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[]}"#, -32600),
         (br#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#, -32602),
         (br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"nope"}}"#, -32602),
         (br#"{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":""}}"#, -32002),
@@ -156,7 +156,8 @@ fn lines_that_are_no_messages_get_the_exact_error_and_change_nothing() {
         assert_eq!(answer["error"]["code"], code, "{shown}: {answer}");
     }
     // A message over the limit is dropped whole, and the session goes on.
-    let huge = json!({"jsonrpc": "2.0", "id": 2, "method": "ping", "params": {"x": "y".repeat(9 << 20)}});
+    let huge =
+        json!({"jsonrpc": "2.0", "id": 2, "method": "ping", "params": {"x": "y".repeat(9 << 20)}});
     client.send(&huge);
     assert_eq!(client.next()["error"]["code"], -32600);
     assert_eq!(client.call(3, "ping", &json!({}))["result"], json!({}));

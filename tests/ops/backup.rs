@@ -39,11 +39,11 @@ fn everything_is_found_again(pool: &str) {
         &server,
         "running",
         "echo first > /root/kept; ln -s kept /root/link; truncate -s 64M /root/holes; \
-         rm -f /etc/motd /etc/hostname.x; mkdir -p /root/.wh.odd; chmod 4711 /root/kept",
+         rm -f /etc/motd /etc/hostname.x; mkdir -p /root/.wh.odd",
     )
     .ok();
     server.pinfold(&["snapshot", "create", "running", "early"]).ok();
-    inside(&server, "running", "echo second > /root/kept").ok();
+    inside(&server, "running", "echo second > /root/kept; chmod 4711 /root/kept").ok();
     inside(&server, "stopped", "echo asleep > /root/kept; rm -rf /usr/share/doc").ok();
     server.pinfold(&["stop", "stopped"]).ok();
     server.pinfold(&["fork", "stopped", "--name", "child"]).ok();

@@ -101,12 +101,12 @@ fn the_numbers_are_valid_and_what_alerts_and_dashboard_ask_for_is_there() {
     for word in ["counted", "nobody-has-this-name", secret] {
         assert!(!text.contains(word), "{word} in {text}");
     }
-    let served = names(&text);
+    let given = names(&text);
     for file in ["prometheus/alerts.yml", "grafana/pinfold.json"] {
         let asked = used(&std::fs::read_to_string(ops(file)).expect("a file"));
         let asked: Vec<_> = asked
             .into_iter()
-            .filter(|name| !served.contains(name) && !CONDITIONAL.contains(&name.as_str()))
+            .filter(|name| !given.contains(name) && !CONDITIONAL.contains(&name.as_str()))
             .collect();
         assert!(asked.is_empty(), "{file} asks for what nobody serves: {asked:?}");
     }

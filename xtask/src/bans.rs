@@ -88,6 +88,7 @@ const BANS: &[Ban] = &[
             "crates/pinfold-guest/",
             "crates/pinfold-attack/",
             "crates/pinfold-api/src/listen/", // the control plane's own addresses
+            "crates/pinfold-api/src/metrics/listen.rs", // numbers, for loopback or named ranges
         ],
         why: "the server listens in one place; ports are forwarded by the command line",
     },

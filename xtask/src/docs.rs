@@ -32,7 +32,7 @@ pub(crate) fn check(repo: &Repo, program: Option<&Path>) -> anyhow::Result<Vec<P
             repo.path(target).exists()
         }));
     }
-    let mut known = help_of_program(repo, program)?;
+    let mut known = help_of_program(repo, program);
     for (path, text) in &pages {
         for (line, command) in console_lines(text) {
             if let Some(wrong) = known.judge(&command)? {
@@ -73,19 +73,19 @@ fn of_program(repo: &Repo, program: Option<&Path>, words: &[&str]) -> anyhow::Re
 
 /// Writes [`REFERENCE`].
 pub(crate) fn write_reference(repo: &Repo, program: Option<&Path>) -> anyhow::Result<()> {
-    let text = help_of_program(repo, program)?.reference()?;
+    let text = help_of_program(repo, program).reference()?;
     Ok(std::fs::write(repo.path(REFERENCE), text)?)
 }
 
 fn help_of_program(
     repo: &Repo,
     program: Option<&Path>,
-) -> anyhow::Result<Help<impl FnMut(&[String]) -> anyhow::Result<String>>> {
+) -> Help<impl FnMut(&[String]) -> anyhow::Result<String>> {
     let program = program.map(Path::to_path_buf);
-    Ok(Help::of(move |words: &[String]| {
+    Help::of(move |words: &[String]| {
         let words: Vec<&str> = words.iter().map(String::as_str).chain(["--help"]).collect();
         of_program(repo, program.as_deref(), &words)
-    }))
+    })
 }
 
 fn default_program(repo: &Repo) -> PathBuf {

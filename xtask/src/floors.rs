@@ -46,7 +46,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("pinfold-sys", &[]),
     ("pinfold-attack", &[]),
     ("pinfold-guest", &["pinfold-proto", "pinfold-types", "pinfold-sys"]),
-    ("pinfold-api", &["pinfold-types", "pinfold-auth", "pinfold-control"]),
+    ("pinfold-api", &["pinfold-types", "pinfold-auth", "pinfold-control", "pinfold-proto"]),
     ("pinfold-egress", &["pinfold-types", "pinfold-policy"]),
     ("pinfold-store", &["pinfold-types"]),
 ];

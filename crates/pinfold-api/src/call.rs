@@ -214,15 +214,12 @@ fn is_utf8(text: &str) -> bool {
     let mut rest = text.as_bytes();
     while let Some((byte, after)) = rest.split_first() {
         let pair = (*byte == b'%').then(|| digit(after.first()).zip(digit(after.get(1)))).flatten();
-        match pair.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
-            Some(octet) => {
-                decoded.push(octet);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                decoded.push(*byte);
-                rest = after;
-            }
+        if let Some(octet) = pair.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
+            decoded.push(octet);
+            rest = after.get(2..).unwrap_or_default();
+        } else {
+            decoded.push(*byte);
+            rest = after;
         }
     }
     std::str::from_utf8(&decoded).is_ok()

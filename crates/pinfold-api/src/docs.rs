@@ -1,4 +1,4 @@
-//! `GET /api/docs`: a page to read the OpenAPI document with. Three files of our own, nothing from
+//! `GET /api/docs`: a page to read the `OpenAPI` document with. Three files of our own, nothing from
 //! elsewhere and nothing inline, so that the strictest content policy holds. They say nothing about
 //! this server: what the page shows, it asks as its reader.
 

@@ -57,12 +57,6 @@ pub(crate) async fn frame(
     } else if header_bytes(&request) > MAX_HEADER_BYTES {
         let message = format!("the headers are larger than {MAX_HEADER_BYTES} bytes");
         Failure(Error::new(ErrorCode::TooLarge, message)).into_response()
-    } else if two_lengths(&request) {
-        // Another reader on the way may have found another end of this request (RFC 9112 §6.3).
-        let message = "the request has both a Content-Length and a Transfer-Encoding";
-        let mut response = Failure(Error::new(ErrorCode::InvalidBody, message)).into_response();
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        response
     } else {
         next.run(request).await
     };
@@ -83,11 +77,6 @@ pub(crate) async fn frame(
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     secure(headers, peer, named_loopback);
     response
-}
-
-fn two_lengths(request: &Request) -> bool {
-    let headers = request.headers();
-    headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 fn header_bytes(request: &Request) -> usize {

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document of this API, and the table of operations for people. Both are made
+//! The `OpenAPI` 3.1 document of this API, and the table of operations for people. Both are made
 //! from the operation table and a [shape](shapes) for each line of it.
 
 mod document;

@@ -53,7 +53,7 @@ pub(crate) async fn goodbye(sender: &mut Sender, receiver: &mut Receiver, code: 
 pub(crate) fn broke(what: &str, error: &WsError) {
     match error {
         WsError::Protocol(_) | WsError::TooLarge | WsError::TooMany => {
-            tracing::warn!(%error, "{what}")
+            tracing::warn!(%error, "{what}");
         }
         WsError::Ended | WsError::Io(_) => tracing::debug!(%error, "{what}"),
     }

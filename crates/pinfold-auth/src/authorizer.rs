@@ -18,7 +18,7 @@ pub const SELF_OPERATIONS: &[&str] = &[
 
 /// What a credential that is bound to workspaces may still change besides them.
 const BOUND_OPERATIONS: &[&str] =
-    &["token.create", "session.create", "session.ticket", "session.adopt"];
+    &["token.create", "session.create", "session.ticket", "session.adopt", "mcp.connect"];
 
 /// Scopes of what cannot be cut to what one caller sees.
 const OF_EVERYBODY: &[&str] = &["audit:read", "backup:create"];
@@ -145,8 +145,7 @@ impl Authorizer {
 /// The words for an object that does not exist, and for one that the caller does not see.
 pub fn unseen(object: &ObjectRef) -> Error {
     let list = match object.kind() {
-        ObjectKind::Server => "pinfold ls",
-        ObjectKind::Workspace => "pinfold ls",
+        ObjectKind::Server | ObjectKind::Workspace => "pinfold ls",
         ObjectKind::Snapshot => "pinfold snapshot ls",
         ObjectKind::Image => "pinfold image ls",
         ObjectKind::Token => "pinfold token ls",

@@ -19,7 +19,7 @@ operations! {
     /// Lists every operation with its route, scope and limits.
     OperationList "server.operations" on Server, scope "server:read", rate Default,
         Get "/operations", Body::None => Json, Safe, audit "list";
-    /// Gives the OpenAPI document of this API.
+    /// Gives the `OpenAPI` document of this API.
     OpenapiRead "server.openapi" on Server, scope "server:read", rate Default,
         Get "/openapi.json", Body::None => Json, Safe, audit "read";
     /// Tries what this machine can do, and says what is missing and how to mend it.

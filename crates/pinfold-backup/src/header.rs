@@ -11,6 +11,9 @@ use crate::{BackupKey, CHUNK_BYTES, Key};
 /// The first bytes of every backup.
 const MAGIC: &[u8; 8] = b"PFBACKUP";
 const VERSION: u16 = 1;
+/// A key that was derived.
+type Derived = Zeroizing<[u8; 32]>;
+
 /// Bytes of the head, its authentication included.
 pub(crate) const HEAD_BYTES: usize = 92;
 const SIGNED_BYTES: usize = 60;
@@ -152,7 +155,7 @@ impl Head {
     }
 
     /// The keys of head and chunks: HKDF (RFC 5869) over the file's salt.
-    fn derive(&self, key: &Key) -> Result<(Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>)> {
+    fn derive(&self, key: &Key) -> Result<(Derived, Derived)> {
         let secret = match (key, self.kind) {
             (Key::File(key), _) => key.clone(),
             (Key::Passphrase(phrase), Kind::Passphrase(memory, passes, lanes)) => {

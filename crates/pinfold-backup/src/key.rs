@@ -208,8 +208,8 @@ mod tests {
         let made = BackupKey::read_or_make(&path).expect("made");
         let again = BackupKey::read_or_make(&path).expect("read");
         assert_eq!(made.expose(), again.expose());
-        let mode = path.metadata().expect("a file").permissions().mode();
-        assert_eq!(mode & 0o7777, 0o600);
+        let bits = path.metadata().expect("a file").permissions().mode();
+        assert_eq!(bits & 0o7777, 0o600);
         assert_eq!(std::fs::read_dir(home.path().join("keys")).expect("a directory").count(), 1);
         assert_eq!(format!("{made:?}"), "BackupKey(hidden)");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("chmod");

@@ -68,17 +68,17 @@ impl InFlight {
 #[derive(Debug)]
 pub struct Tracked<T> {
     inner: T,
-    _held: Held,
+    held: Held,
 }
 
 impl<T> Tracked<T> {
     pub(crate) const fn new(inner: T, held: Held) -> Self {
-        Self { inner, _held: held }
+        Self { inner, held }
     }
 
     /// The same around what `change` makes of it.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Tracked<U> {
-        Tracked { inner: change(self.inner), _held: self._held }
+        Tracked { inner: change(self.inner), held: self.held }
     }
 }
 

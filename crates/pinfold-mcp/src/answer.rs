@@ -32,7 +32,9 @@ fn failed(error: &Error) -> CallToolResult {
         text.push_str(&sentence(line));
     }
     if let Some(ms) = error.retry_after_ms {
-        text.push_str(&format!("\nTry again in {ms} ms."));
+        text.push_str("\nTry again in ");
+        text.push_str(&ms.to_string());
+        text.push_str(" ms.");
     }
     let mut result = CallToolResult::error(vec![ContentBlock::text(text)]);
     let mut meta = MetaObject::new();

@@ -46,6 +46,8 @@ pub(crate) fn tools<N: Node>() -> Vec<Entry<N>> {
 /// Operations that no tool offers, each with the reason.
 pub const NOT_TOOLS: &[(&str, &str)] = &[
     ("mcp.connect", "it is how a client comes to the tools"),
+    ("server.openapi", "a model learns what it can do from tools/list"),
+    ("session.ticket", "a credential has no place in a conversation"),
     ("server.operations", "a model learns what it can do from tools/list"),
     ("server.recovery", "for whoever runs the server"),
     ("backup.create", "for whoever runs the server"),

@@ -100,7 +100,9 @@ mod tests {
 
     fn gathered(limit: usize, pieces: &[&[u8]]) -> Cut {
         let mut gather = Gather::new(limit);
-        pieces.iter().for_each(|piece| gather.push(piece));
+        for piece in pieces {
+            gather.push(piece);
+        }
         assert_eq!(gather.total(), pieces.iter().map(|piece| piece.len() as u64).sum::<u64>());
         gather.finish()
     }

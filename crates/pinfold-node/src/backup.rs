@@ -100,7 +100,7 @@ impl Inner {
         let mut captured = Captured {
             pool: Arc::clone(&self.pool),
             home: self.home.root().to_owned(),
-            manifest: BackupManifest::new(self, request),
+            manifest: BackupManifest::new(self, *request),
             database,
             disks: Vec::new(),
             snapshots: Vec::new(),

@@ -209,8 +209,8 @@ pub struct Rate {
     pub burst: u32,
 }
 
-const fn rate(per_second: u32, burst: u32) -> Option<Rate> {
-    Some(Rate { per_second, burst })
+const fn rate(per_second: u32, burst: u32) -> Rate {
+    Rate { per_second, burst }
 }
 
 /// Rates by class of operation (docs/operations.md names the class of each). A class that a file
@@ -247,15 +247,15 @@ pub struct RatesConfig {
 
 const NO_RATES: RateTable =
     RateTable { create: None, exec: None, default: None, login: None, stream: None };
-const OWNER_RATES: RateTable = RateTable { login: rate(1, 10), ..NO_RATES };
+const OWNER_RATES: RateTable = RateTable { login: Some(rate(1, 10)), ..NO_RATES };
 const TOKEN_RATES: RateTable = RateTable {
-    create: rate(10, 100),
-    exec: rate(100, 500),
-    default: rate(500, 2000),
-    login: rate(1, 10),
-    stream: rate(50, 200),
+    create: Some(rate(10, 100)),
+    exec: Some(rate(100, 500)),
+    default: Some(rate(500, 2000)),
+    login: Some(rate(1, 10)),
+    stream: Some(rate(50, 200)),
 };
-const GLOBAL_RATES: RateTable = RateTable { login: rate(10, 50), ..NO_RATES };
+const GLOBAL_RATES: RateTable = RateTable { login: Some(rate(10, 50)), ..NO_RATES };
 
 impl Default for RatesConfig {
     fn default() -> Self {
@@ -390,7 +390,7 @@ mod tests {
         assert_eq!(config.workspaces.defaults, ResourceLimits { pids: Some(100), ..PROFILE });
         let text = "[rates.tokens]\ncreate = { per_second = 1, burst = 2 }";
         let rates = Config::parse(text).expect("a valid file").rates;
-        assert_eq!(rates.tokens, RateTable { create: rate(1, 2), ..TOKEN_RATES });
+        assert_eq!(rates.tokens, RateTable { create: Some(rate(1, 2)), ..TOKEN_RATES });
         assert_eq!(rates.owner, OWNER_RATES);
         let ceilings = Config::parse("[workspaces.ceilings]\npids = 100").expect("a valid file");
         assert_eq!(ceilings.workspaces.ceilings.memory_bytes, None);

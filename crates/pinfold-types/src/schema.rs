@@ -270,7 +270,10 @@ mod tests {
             };
             same("name", &name(""), text.parse::<WorkspaceName>().is_ok());
             same("image", &image(""), text.parse::<ImageName>().is_ok());
-            same("reference", &image_reference(""), text.parse::<ImageReference>().is_ok());
+            // A pattern cannot say how long the part before the digest may be.
+            if text.len() <= MAX_IMAGE_NAME_BYTES || text.contains('@') {
+                same("reference", &image_reference(""), text.parse::<ImageReference>().is_ok());
+            }
             same("id", &super::id("ws", ""), text.parse::<WorkspaceId>().is_ok());
             same("path", &path, check_path(text).is_ok());
             let remove = RemoveFile { path: text.to_owned(), recursive: true };

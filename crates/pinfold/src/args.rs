@@ -188,7 +188,7 @@ pub(crate) enum Command {
     Completions(server::Completions),
     /// Write manual pages into a directory
     Man(server::Man),
-    /// Print the API's OpenAPI document
+    /// Print the API's `OpenAPI` document
     Openapi(server::Openapi),
     /// Names for completion scripts
     #[command(name = "__names", hide = true)]

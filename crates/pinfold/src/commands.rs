@@ -60,7 +60,7 @@ pub(crate) fn run(cli: Cli) -> u8 {
             .hint("leave --server out, and unset PINFOLD_SERVER"));
         }
         let client = Client::new(home.clone(), remote);
-        let context = Context { client, home, output };
+        let context = Context { home, client, output };
         let result = runtime.block_on(dispatch(&context, cli.command));
         // Threads that wait for the terminal end with the process.
         runtime.shutdown_background();

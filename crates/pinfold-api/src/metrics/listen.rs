@@ -40,7 +40,7 @@ pub type Look = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Facts> + Send>> + Se
 /// Where to listen, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    address: SocketAddr,
+    at: SocketAddr,
     allowed: Vec<IpNet>,
     /// Nobody asked for this one: when its port is taken, the server goes on without.
     by_default: bool,
@@ -81,7 +81,7 @@ impl Address {
                 "name who may in metrics.allow_cidrs, or listen on 127.0.0.1",
             );
         }
-        Ok(Some(Self { address, allowed, by_default: said.is_none() }))
+        Ok(Some(Self { at: address, allowed, by_default: said.is_none() }))
     }
 
     fn lets_in(&self, peer: IpAddr) -> bool {
@@ -108,16 +108,16 @@ impl MetricsServer {
     /// Binds. A default address that is taken is said in the log, and there is no listener; one
     /// that somebody asked for is an error.
     pub async fn bind(address: Address, metrics: Metrics, look: Look) -> Result<Option<Self>> {
-        match TcpListener::bind(address.address).await {
+        match TcpListener::bind(address.at).await {
             Ok(listener) => Ok(Some(Self { listener, address, metrics, look })),
             Err(error) if address.by_default => {
-                let place = address.address;
+                let place = address.at;
                 tracing::warn!(%place, %error, "no metrics: set metrics.listen to another address");
                 Ok(None)
             }
             Err(error) => Err(Error::new(
                 ErrorCode::Unavailable,
-                format!("metrics cannot be served on {}: {error}", address.address),
+                format!("metrics cannot be served on {}: {error}", address.at),
             )
             .hint("set metrics.listen to a free address, or to nothing")),
         }
@@ -249,6 +249,6 @@ mod tests {
         let file = config(Some("127.0.0.1:1"), &[]);
         assert_eq!(Address::of(&file, Some("none")).expect("off"), None);
         let option = Address::of(&file, Some("127.0.0.1:2")).expect("valid").expect("on");
-        assert_eq!(option.address.port(), 2);
+        assert_eq!(option.at.port(), 2);
     }
 }

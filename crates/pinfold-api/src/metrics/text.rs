@@ -1,4 +1,4 @@
-//! OpenMetrics as the library writes it, turned into Prometheus' older text format, which every
+//! `OpenMetrics` as the library writes it, turned into Prometheus' older text format, which every
 //! collector and `promtool` read: there a counter's help and type are said of the name with
 //! `_total`, and there is no unit and no end mark.
 

@@ -46,8 +46,8 @@ pub(super) fn document(version: &str) -> Value {
         requests.insert((operation.path, method.clone()));
         path[method] = told;
     }
-    schemas.reply(|generator| generator.subschema_for::<Problem>());
-    schemas.reply(|generator| generator.subschema_for::<RequestId>());
+    schemas.reply(schemars::SchemaGenerator::subschema_for::<Problem>);
+    schemas.reply(schemars::SchemaGenerator::subschema_for::<RequestId>);
     let (mut components, differ) = schemas.into_components();
     name_scopes(&mut components);
     for (path, method) in requests {
@@ -221,7 +221,7 @@ fn parameters_of(operation: &OperationInfo, shape: &Shape, schemas: &mut Schemas
     all.push(header(
         "Pinfold-Session",
         "The session that the call belongs to. It authenticates nobody.",
-        schemas.request(|generator| SessionId::json_schema(generator)),
+        schemas.request(SessionId::json_schema),
     ));
     if shape.ranges {
         all.push(header(

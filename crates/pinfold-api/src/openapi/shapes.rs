@@ -10,9 +10,9 @@ use pinfold_types::{
         NewTicket, NewToken, SessionInfo, TokenInfo, WhoAmI,
     },
     api::{
-        DoctorReport, ExecInput, ExecOutput, FileInfo, LogsQuery, PortInfo, RecoveryAction,
-        Removed, RemovedImages, RestoreWorkspace, RunRequest, ServerInfo, SignalExec, WatchEvent,
-        WorkspaceLogs,
+        CreateBackup, DoctorReport, ExecInput, ExecOutput, FileInfo, LogsQuery, PortInfo,
+        RecoveryAction, Removed, RemovedImages, RestoreWorkspace, RunRequest, ServerInfo,
+        SignalExec, WatchEvent, WorkspaceLogs,
     },
     exec::{ExecInfo, ExecSpec},
     files::{
@@ -68,6 +68,10 @@ pub(super) fn shapes() -> Vec<Shape> {
         shape("session.takeover").gives::<Adopted>(),
         shape("workspace.token").makes::<NewToken>(),
         shape("session.ticket").makes::<NewTicket>(),
+        shape("backup.create").takes::<CreateBackup>().bytes(BYTES),
+        shape("mcp.connect").frames(
+            Frames::default().client_text::<serde_json::Value>().server_text::<serde_json::Value>(),
+        ),
         shape("audit.list").query::<AuditQuery>().gives::<Vec<AuditEntry>>(),
         shape("audit.verify").gives::<AuditVerdict>(),
         shape("audit.export").query::<AuditQuery>().bytes(LINES),

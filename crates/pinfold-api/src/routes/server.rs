@@ -19,10 +19,11 @@ pub(super) async fn operations<N: Node>(
     json(&service.operations(call.grant()).await?)
 }
 
-/// The document says nothing that is not in the program, so no service function is asked.
-pub(super) async fn openapi<N: Node>(_service: Service<N>, call: Call<ops::OpenapiRead>) -> Reply {
+pub(super) async fn openapi<N: Node>(service: Service<N>, call: Call<ops::OpenapiRead>) -> Reply {
+    let (grant, parts) = call.into_parts();
+    service.openapi(grant).await?;
     let (text, tag) = crate::openapi::served();
-    Ok(reply::cached(&call.parts().headers, "application/json", text.clone(), tag))
+    Ok(reply::cached(&parts.headers, "application/json", text.clone(), tag))
 }
 
 pub(super) async fn doctor<N: Node>(service: Service<N>, call: Call<ops::DoctorRun>) -> Reply {

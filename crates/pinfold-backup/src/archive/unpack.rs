@@ -327,7 +327,10 @@ mod tests {
             at = rustix::fs::openat(&at, &*name, DIRECTORY, Mode::empty()).expect("open");
         }
         let mut writer = Writer::new(Vec::new());
-        assert_eq!(pack(&mut writer, &from, "x").expect("packed"), Default::default());
+        assert_eq!(
+            pack(&mut writer, &from, "x").expect("packed"),
+            crate::archive::LeftOut::default()
+        );
         let archive = writer.finish().expect("memory");
         restore(&archive, b"x", &to).expect("unpacked");
         let mut writer = Writer::new(Vec::new());

@@ -142,7 +142,7 @@ impl Identity {
         if now.as_millisecond() - before > USE_EVERY_MS {
             let mut body = entry.body.clone();
             body.last_used_at = Some(now);
-            self.store.apply_relaxed(vec![put(TOKEN, entry.record.id, &body)?]);
+            self.store.apply_relaxed(vec![put(TOKEN, &entry.record.id, &body)?]);
         }
         Ok(principal)
     }
@@ -245,7 +245,7 @@ impl Identity {
             last_used_at: None,
             revoked_at: None,
         };
-        let mut changes = vec![put(TOKEN, token.id(), &body)?];
+        let mut changes = vec![put(TOKEN, &token.id(), &body)?];
         let made = (!request.same_principal).then(|| PrincipalBody {
             name: request.name.clone(),
             parent: maker.id(),
@@ -259,7 +259,7 @@ impl Identity {
                     format!("tokens made with tokens go {MAX_DEPTH} deep at most"),
                 ));
             }
-            changes.push(put(PRINCIPAL, principal, made)?);
+            changes.push(put(PRINCIPAL, &principal, made)?);
         }
         let entry = Arc::new(entry(token.id(), body)?);
         changes.extend(self.forget_old(now)?);
@@ -379,7 +379,7 @@ impl Identity {
                 let mut record = entry.record.clone();
                 record.revoked_at = Some(now);
                 entry.ended.cancel();
-                if let Ok(change) = put(TOKEN, *id, &body) {
+                if let Ok(change) = put(TOKEN, id, &body) {
                     changes.push(change);
                 }
                 let used_ms = AtomicI64::new(entry.used_ms.load(Ordering::Relaxed));
@@ -433,7 +433,7 @@ impl Identity {
             quota: Quota::default(),
             created_at: now,
         };
-        let mut changes = vec![put(TOKEN, token.id(), &body)?, put(PRINCIPAL, principal, &made)?];
+        let mut changes = vec![put(TOKEN, &token.id(), &body)?, put(PRINCIPAL, &principal, &made)?];
         let entry = Arc::new(entry(token.id(), body)?);
         changes.extend(self.forget_old(now)?);
         self.store.apply(changes).await?;
@@ -526,7 +526,7 @@ fn read<T: DeserializeOwned>(kind: &str, id: &str, body: &str) -> Result<T> {
         .map_err(|err| Error::internal(format!("the record of {kind} {id} is damaged: {err}")))
 }
 
-fn put(kind: &'static str, id: impl ToString, body: &impl Serialize) -> Result<Change> {
+fn put(kind: &'static str, id: &impl ToString, body: &impl Serialize) -> Result<Change> {
     let body = serde_json::to_string(body).map_err(Error::internal)?;
     Ok(Change::PutRecord { kind, id: id.to_string(), body })
 }

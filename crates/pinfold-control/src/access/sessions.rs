@@ -213,9 +213,9 @@ impl Sessions {
         now: Timestamp,
     ) -> Vec<SessionInfo> {
         let all = self.lock();
-        let seen = all.iter().filter(|(_, session)| sees(session.body.principal));
+        let theirs = all.iter().filter(|(_, session)| sees(session.body.principal));
         let mut list: Vec<SessionInfo> =
-            seen.map(|(id, session)| self.info(*id, session, now)).collect();
+            theirs.map(|(id, session)| self.info(*id, session, now)).collect();
         list.sort_unstable_by_key(|info| info.id);
         list
     }
@@ -235,7 +235,7 @@ impl Sessions {
 }
 
 fn none(id: SessionId) -> Error {
-    Error::not_found("session", &id.to_string())
+    Error::not_found("session", id.to_string())
         .hint("begin one: POST /api/v1/sessions; pinfold session ls lists yours")
 }
 

@@ -49,6 +49,11 @@ impl<N: Node> Service<N> {
         self.enter(grant)?.stream(Ok(())).await
     }
 
+    /// Whether the caller may have the document that describes all of this.
+    pub async fn openapi(&self, grant: Grant<ops::OpenapiRead>) -> Result<()> {
+        self.enter(grant)?.looked(Ok(()))
+    }
+
     /// What this machine can do.
     pub async fn doctor(&self, grant: Grant<ops::DoctorRun>) -> Result<DoctorReport> {
         let call = self.enter(grant)?;

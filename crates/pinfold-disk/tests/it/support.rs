@@ -160,9 +160,9 @@ pub(crate) fn limits(pool: &Pool, bytes: u64) -> DiskLimits {
     DiskLimits { bytes, inodes: None }
 }
 
-/// Waits for something that happens in the background, at most ten seconds.
+/// Waits for something that happens in the background, at most a minute.
 pub(crate) fn eventually(what: &str, mut is: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_mins(1);
     while !is() {
         assert!(Instant::now() < until, "never: {what}");
         std::thread::yield_now();

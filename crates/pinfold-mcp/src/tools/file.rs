@@ -189,6 +189,7 @@ pub(crate) struct ReadInput {
 
 /// A part of a file.
 #[derive(Debug, Serialize, JsonSchema)]
+#[expect(clippy::struct_field_names, reason = "it is the word that models look for")]
 pub(crate) struct Content {
     /// The content: text, or base64.
     content: String,

@@ -103,7 +103,7 @@ impl<N: Node> Tool<N> for Search {
             match event {
                 Some(ExecEvent::Stdout(bytes)) => {
                     out.extend_from_slice(&bytes);
-                    let ends = out.iter().filter(|byte| **byte == b'\n').count();
+                    let ends = out.split(|byte| *byte == b'\n').count() - 1;
                     if !more && (ends > limit || out.len() > most) {
                         more = true;
                         let _ended = way_in.signal(9).await;

@@ -103,15 +103,12 @@ impl<N: Node> Tool<N> for List {
     async fn run(call: Call<N>, input: ListInput) -> Result<Reply<Listed>> {
         let limit = Some(input.limit.unwrap_or(crate::limits::DEFAULT_PAGE));
         let query = PageQuery { cursor: input.cursor, limit };
-        let page = match &input.workspace {
-            Some(workspace) => {
-                let grant = call.on::<ops::WorkspaceSnapshots>(workspace).await?;
-                call.service.workspace_snapshots(grant, &query).await?
-            }
-            None => {
-                let grant = call.on_server::<ops::SnapshotList>().await?;
-                call.service.list_snapshots(grant, &query).await?
-            }
+        let page = if let Some(workspace) = &input.workspace {
+            let grant = call.on::<ops::WorkspaceSnapshots>(workspace).await?;
+            call.service.workspace_snapshots(grant, &query).await?
+        } else {
+            let grant = call.on_server::<ops::SnapshotList>().await?;
+            call.service.list_snapshots(grant, &query).await?
         };
         let snapshots: Vec<_> = page.items.iter().map(SnapshotView::from).collect();
         let mut text = count(snapshots.len(), "snapshot");

@@ -39,7 +39,7 @@ pub struct BackupManifest {
 }
 
 impl BackupManifest {
-    pub(super) fn new(inner: &Inner, request: &CreateBackup) -> Self {
+    pub(super) fn new(inner: &Inner, request: CreateBackup) -> Self {
         Self {
             format: FORMAT,
             created_at: Timestamp::now(),

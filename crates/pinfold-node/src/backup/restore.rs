@@ -136,6 +136,7 @@ fn refuse_used(home: &Path) -> Result<()> {
 }
 
 /// A read that failed: what is wrong is said by whoever found it.
+#[expect(clippy::needless_pass_by_value, reason = "it is what errors are mapped with")]
 fn unreadable(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::InvalidData => Error::new(ErrorCode::InvalidArgument, error.to_string())
@@ -483,8 +484,8 @@ impl Target for Place {
                 Ok(())
             }
             Meaning::Disk(id, snapshot, _) => {
-                let shelf = if snapshot { "snapshots" } else { "disks" };
-                let prefix = format!("pool/{shelf}/{id}/upper");
+                let place = if snapshot { "snapshots" } else { "disks" };
+                let prefix = format!("pool/{place}/{id}/upper");
                 if !self.is_open(&prefix) {
                     self.finish_open()?;
                     let begun = self.begin_disk()?;

@@ -63,6 +63,7 @@ impl From<ReachArg> for Reach {
 }
 
 /// Quota of whom a new token stands for.
+#[expect(clippy::struct_field_names, reason = "each is an option of that name")]
 #[derive(Debug, Args)]
 pub(crate) struct QuotaArgs {
     /// Most workspaces

@@ -1,5 +1,7 @@
 //! `token create|ls|revoke`, `session ls|adopt|takeover|end`, `whoami`.
 
+use std::fmt::Write;
+
 use http::Method;
 use pinfold_types::{
     Result,
@@ -135,9 +137,10 @@ pub(super) async fn session(context: &Context, args: SessionCommand) -> Result<(
 }
 
 fn adopted(context: &Context, adopted: &Adopted) -> Result<()> {
-    context
-        .output
-        .show(adopted, |adopted| adopted.workspaces.iter().map(|id| format!("{id}\n")).collect())
+    context.output.show(adopted, |adopted| {
+        let ids: Vec<String> = adopted.workspaces.iter().map(ToString::to_string).collect();
+        ids.join("\n") + if ids.is_empty() { "" } else { "\n" }
+    })
 }
 
 async fn sessions(context: &Context) -> Result<()> {
@@ -168,12 +171,12 @@ pub(super) async fn who_am_i(context: &Context) -> Result<()> {
     let me: WhoAmI = context.client.get("/api/v1/whoami").await?;
     context.output.show(&me, |me| {
         let mut text = format!("{} {} ({})\n", me.principal, me.name, me.kind);
-        text.push_str(&format!("scopes {}\n", me.scopes.join(" ")));
+        let _ = writeln!(text, "scopes {}", me.scopes.join(" "));
         let quota = me.quota.fields();
         for (name, used) in &me.usage {
             let most = quota.iter().find(|(known, _)| known == name).and_then(|(_, most)| *most);
             let most = most.map_or("no limit".to_owned(), |most| format!("of {most}"));
-            text.push_str(&format!("{name} {used} {most}\n"));
+            let _ = writeln!(text, "{name} {used} {most}");
         }
         text
     })

@@ -42,7 +42,7 @@ async fn tail(context: &Context, args: &AuditTail) -> Result<()> {
     let mut next = found.last().map_or(1, |last| last.seq + 1);
     loop {
         for record in &found {
-            context.output.show(record, |record| line(record))?;
+            context.output.show(record, line)?;
         }
         if context.output.closed() {
             return Ok(());

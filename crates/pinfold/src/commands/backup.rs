@@ -176,7 +176,7 @@ fn open(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
     };
     let file = File::open(path).map_err(failed)?;
     let facts = file.metadata().map_err(failed)?;
-    let length = facts.is_file().then(|| facts.len());
+    let length = facts.is_file().then_some(facts.len());
     Ok((Box::new(io::BufReader::with_capacity(256 << 10, file)), length))
 }
 
@@ -238,10 +238,8 @@ fn said(read: &Restored, verb: &str) -> String {
         text.push_str("layers of images were left out: pull them again\n");
     }
     if contents.paths_left_out > 0 {
-        text.push_str(&format!(
-            "{} files were left out: their paths are too long\n",
-            contents.paths_left_out
-        ));
+        text.push_str(&contents.paths_left_out.to_string());
+        text.push_str(" files were left out: their paths are too long\n");
     }
     text
 }

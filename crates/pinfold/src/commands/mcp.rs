@@ -86,7 +86,7 @@ impl Pipe {
         let mut last = None;
         loop {
             let next = tokio::select! {
-                line = input.next(), if last.is_none() => Next::Line(line?),
+                read = input.next(), if last.is_none() => Next::Line(read?),
                 frame = receive(&mut link) => Next::Frame(frame),
                 () = at(look), if link.is_none() => Next::Look,
                 () = at(last), if last.is_some() => Next::Give,
@@ -113,7 +113,7 @@ impl Pipe {
                             }
                         }
                     }
-                    self.session.from_client(&text);
+                    self.session.note_client(&text);
                     let sent = match &mut link {
                         Some(link) => link.sender.text(text).await.is_ok(),
                         None => false,
@@ -124,7 +124,7 @@ impl Pipe {
                     }
                 }
                 Next::Frame(Ok(Message::Text(text))) => {
-                    self.session.from_server(&text);
+                    self.session.note_server(&text);
                     self.output.line(&text).await?;
                     if last.is_some() && self.session.waiting() == 0 {
                         return finish(link).await;

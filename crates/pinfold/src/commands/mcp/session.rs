@@ -64,14 +64,13 @@ impl Session {
     }
 
     /// Remembers what a message of the client means.
-    pub(super) fn from_client(&mut self, text: &str) {
+    pub(super) fn note_client(&mut self, text: &str) {
         let Ok(message) = serde_json::from_str::<Value>(text) else { return };
         let Some(method) = message["method"].as_str() else { return };
         match message.get("id") {
             Some(id) if self.waiting.len() < MAX_WAITING => {
                 self.waiting.insert(id.to_string(), method.to_owned());
             }
-            Some(_) => {}
             None if method == "notifications/initialized" => {
                 self.initialized = Some(text.to_owned());
             }
@@ -79,7 +78,7 @@ impl Session {
             None if method == "notifications/cancelled" => {
                 self.waiting.remove(&message["params"]["requestId"].to_string());
             }
-            None => {}
+            Some(_) | None => {}
         }
         if method == "initialize" {
             self.initialize = Some(message);
@@ -87,7 +86,7 @@ impl Session {
     }
 
     /// Forgets what a message of the server answers.
-    pub(super) fn from_server(&mut self, text: &str) {
+    pub(super) fn note_server(&mut self, text: &str) {
         let Ok(message) = serde_json::from_str::<Value>(text) else { return };
         if message.get("method").is_none()
             && let Some(id) = message.get("id")
@@ -166,9 +165,9 @@ mod tests {
 
     fn begun() -> Session {
         let mut session = Session::default();
-        session.from_client(INITIALIZE);
-        session.from_server(r#"{"jsonrpc":"2.0","id":0,"result":{}}"#);
-        session.from_client(INITIALIZED);
+        session.note_client(INITIALIZE);
+        session.note_server(r#"{"jsonrpc":"2.0","id":0,"result":{}}"#);
+        session.note_client(INITIALIZED);
         session
     }
 
@@ -177,10 +176,10 @@ mod tests {
         let mut session = begun();
         for id in ["1", "\"1\"", "2"] {
             let call = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call"}}"#);
-            session.from_client(&call);
+            session.note_client(&call);
         }
-        session.from_server(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
-        session.from_client(
+        session.note_server(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+        session.note_client(
             r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#,
         );
         let lost = session.lost();
@@ -205,7 +204,7 @@ mod tests {
     #[test]
     fn one_that_had_not_begun_is_the_clients_to_begin() {
         let mut session = Session::default();
-        session.from_client(INITIALIZE);
+        session.note_client(INITIALIZE);
         assert_eq!(session.lost().len(), 1);
         assert!(session.opening().is_none() && !session.begun());
     }
