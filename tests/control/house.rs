@@ -1,5 +1,7 @@
 //! A server that listens on TCP, and people with tokens.
 
+use std::{net::TcpStream, time::Duration};
+
 use serde_json::Value;
 use testkit::{Server, ServerOptions};
 
@@ -22,8 +24,12 @@ impl House {
 
     /// Somebody with this token.
     pub(crate) fn client(&self, token: Option<&str>) -> Client {
-        // The last one that it printed: a server that was started again has another.
-        let address = *self.server.tcp().last().expect("it listens");
+        // The last one that it printed: a server that was started again has another, which it
+        // prints soon after its socket answers.
+        let address = testkit::until("a TCP address", Duration::from_secs(30), || {
+            let last = self.server.tcp().last().copied()?;
+            TcpStream::connect(last).is_ok().then_some(last)
+        });
         Client::new(address, token.map(str::to_owned))
     }
 

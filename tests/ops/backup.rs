@@ -39,7 +39,7 @@ fn everything_is_found_again(pool: &str) {
         &server,
         "running",
         "echo first > /root/kept; ln -s kept /root/link; truncate -s 64M /root/holes; \
-         rm -f /etc/motd /etc/hostname.x; mkdir -p /root/.wh.odd",
+         rm -f /etc/motd /etc/hostname.x; mkdir -p /root/.wh.odd; : > /root/log",
     )
     .ok();
     server.pinfold(&["snapshot", "create", "running", "early"]).ok();
