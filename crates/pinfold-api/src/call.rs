@@ -11,12 +11,9 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http::{header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use pinfold_auth::{Caller, Grant, ObjectKind, ObjectRef, Operation, operation::Body};
+use pinfold_auth::{Caller, Grant, ObjectRef, Operation, operation::Body};
 use pinfold_control::{ByteStream, Node, RateState, Service};
-use pinfold_types::{
-    Error, ErrorCode, ImageId, ImageName, Result, SessionId, SnapshotId, SnapshotName, TokenId,
-    WorkspaceId, WorkspaceName, limits::MAX_BODY_BYTES, name::excerpt,
-};
+use pinfold_types::{Error, ErrorCode, Result, limits::MAX_BODY_BYTES, name::excerpt};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -55,8 +52,7 @@ impl<O: Operation, N: Node> FromRequest<Service<N>> for Call<O> {
         // On a route of another operation with a fixed last part, that part is the reference: see
         // `Table::add`.
         let reference = named.or_else(|| fixed(O::INFO.path, parts.uri.path())).unwrap_or_default();
-        check_reference(O::INFO.object, reference)?;
-        let object = ObjectRef::of(O::INFO.object, reference);
+        let object = ObjectRef::parse(O::INFO.object, reference)?;
         let (grant, rate) = service.grant_rated::<O>(caller, object).await?;
         let unasked = parts.uri.query().is_some_and(|query| !query.is_empty());
         if unasked && !takes_query(O::INFO.name) {
@@ -223,28 +219,6 @@ fn is_utf8(text: &str) -> bool {
         }
     }
     std::str::from_utf8(&decoded).is_ok()
-}
-
-/// Ids and names only: nothing else reaches the service.
-fn check_reference(kind: ObjectKind, text: &str) -> Result<()> {
-    let looks_like_id =
-        |prefix: &str| text.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
-    match kind {
-        ObjectKind::Server => Ok(()),
-        ObjectKind::Workspace if looks_like_id(WorkspaceId::PREFIX) => {
-            text.parse::<WorkspaceId>().map(drop)
-        }
-        ObjectKind::Workspace => text.parse::<WorkspaceName>().map(drop),
-        ObjectKind::Snapshot if looks_like_id(SnapshotId::PREFIX) => {
-            text.parse::<SnapshotId>().map(drop)
-        }
-        ObjectKind::Snapshot => text.parse::<SnapshotName>().map(drop),
-        ObjectKind::Image if looks_like_id(ImageId::PREFIX) => text.parse::<ImageId>().map(drop),
-        ObjectKind::Image => text.parse::<ImageName>().map(drop),
-        ObjectKind::Session => text.parse::<SessionId>().map(drop),
-        ObjectKind::Token if looks_like_id(TokenId::PREFIX) => text.parse::<TokenId>().map(drop),
-        ObjectKind::Token => pinfold_types::access::check_token_name(text),
-    }
 }
 
 fn declared_length(parts: &Parts) -> Result<Option<u64>> {

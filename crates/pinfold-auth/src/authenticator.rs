@@ -4,9 +4,8 @@ use jiff::Timestamp;
 use pinfold_types::{Error, ErrorCode, PrincipalId, Result, SessionId, TokenId, WorkspaceId};
 
 use crate::{
-    Authority, CredentialClass, PeerCredentials, Principal, PrincipalKind, Token, TokenHash,
-    TokenKey,
-    principal::{Recognised, owner_id},
+    Authority, CredentialClass, PeerCredentials, Principal, Token, TokenHash, TokenKey,
+    principal::owner_id,
 };
 
 /// Root can read the owner's files and memory whatever we answer, so it is let in, under its own
@@ -137,22 +136,8 @@ impl Authenticator {
         if record.expires_at.is_some_and(|end| end <= now) {
             return Err(unauthenticated("an expired token"));
         }
-        Ok(principal_of(record))
+        Ok(Principal::of_token(record))
     }
-}
-
-fn principal_of(record: &TokenRecord) -> Principal {
-    Principal::recognised(Recognised {
-        id: record.principal,
-        name: record.name.clone(),
-        kind: record.workspace.map_or(PrincipalKind::Token, PrincipalKind::Workspace),
-        class: record.class,
-        token: record.id,
-        fingerprint: record.hash.fingerprint(),
-        expires_at: record.expires_at,
-        session: record.session,
-        authority: record.authority.clone(),
-    })
 }
 
 /// The one refusal of whoever is nobody.

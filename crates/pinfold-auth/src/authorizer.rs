@@ -74,7 +74,7 @@ impl Authorizer {
         }
         // From here on the object is its id: a name may mean another one by the time it is used.
         let object = match facts.id {
-            Some(id) => ObjectRef::of(object.kind(), id),
+            Some(id) => object.by_id(id),
             None => object,
         };
         Ok(Grant::new(caller.clone(), object, rule))

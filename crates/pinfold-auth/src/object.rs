@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use pinfold_types::{
+    ImageId, ImageName, Result, SessionId, SnapshotId, SnapshotName, TokenId, WorkspaceId,
+    WorkspaceName, access::check_token_name,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -65,12 +69,35 @@ impl ObjectRef {
         Self { kind: ObjectKind::Image, reference: reference.into() }
     }
 
-    /// An object of `kind`; `reference` is ignored for the server.
-    pub fn of(kind: ObjectKind, reference: impl Into<String>) -> Self {
+    /// An object of `kind` as a caller names it; `reference` is ignored for the server.
+    ///
+    /// # Errors
+    /// When it is neither an id nor a name of that kind: nothing else reaches the service.
+    pub fn parse(kind: ObjectKind, reference: &str) -> Result<Self> {
+        let is_id =
+            |prefix: &str| reference.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
         match kind {
-            ObjectKind::Server => Self::server(),
-            kind => Self { kind, reference: reference.into() },
-        }
+            ObjectKind::Server => return Ok(Self::server()),
+            ObjectKind::Workspace if is_id(WorkspaceId::PREFIX) => {
+                reference.parse::<WorkspaceId>().map(drop)
+            }
+            ObjectKind::Workspace => reference.parse::<WorkspaceName>().map(drop),
+            ObjectKind::Snapshot if is_id(SnapshotId::PREFIX) => {
+                reference.parse::<SnapshotId>().map(drop)
+            }
+            ObjectKind::Snapshot => reference.parse::<SnapshotName>().map(drop),
+            ObjectKind::Image if is_id(ImageId::PREFIX) => reference.parse::<ImageId>().map(drop),
+            ObjectKind::Image => reference.parse::<ImageName>().map(drop),
+            ObjectKind::Session => reference.parse::<SessionId>().map(drop),
+            ObjectKind::Token if is_id(TokenId::PREFIX) => reference.parse::<TokenId>().map(drop),
+            ObjectKind::Token => check_token_name(reference),
+        }?;
+        Ok(Self { kind, reference: reference.to_owned() })
+    }
+
+    /// The same object, by its id.
+    pub(crate) fn by_id(&self, id: String) -> Self {
+        Self { kind: self.kind, reference: id }
     }
 
     /// Its kind.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use jiff::Timestamp;
 use pinfold_types::{PrincipalId, SessionId, TokenId, WorkspaceId, access::Reach, id};
 
-use crate::{CredentialClass, ScopeSet};
+use crate::{CredentialClass, ScopeSet, TokenRecord};
 
 /// Who is at the other end of a unix socket, as the kernel says (`SO_PEERCRED`, unix(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,20 +95,6 @@ struct Inner {
     authority: Authority,
 }
 
-/// Everything about a principal that a record says.
-#[derive(Debug)]
-pub(crate) struct Recognised {
-    pub(crate) id: PrincipalId,
-    pub(crate) name: String,
-    pub(crate) kind: PrincipalKind,
-    pub(crate) class: CredentialClass,
-    pub(crate) token: TokenId,
-    pub(crate) fingerprint: String,
-    pub(crate) expires_at: Option<Timestamp>,
-    pub(crate) session: Option<SessionId>,
-    pub(crate) authority: Authority,
-}
-
 impl Principal {
     pub(crate) fn owner(uid: u32) -> Self {
         let inner = Inner {
@@ -125,28 +111,18 @@ impl Principal {
         Self { inner: Arc::new(inner) }
     }
 
-    pub(crate) fn recognised(from: Recognised) -> Self {
-        let Recognised {
-            id,
-            name,
-            kind,
-            class,
-            token,
-            fingerprint,
-            expires_at,
-            session,
-            authority,
-        } = from;
+    /// Whom a token stands for.
+    pub(crate) fn of_token(record: &TokenRecord) -> Self {
         let inner = Inner {
-            id,
-            name,
-            kind,
-            class,
-            token: Some(token),
-            fingerprint: Some(fingerprint),
-            expires_at,
-            session,
-            authority,
+            id: record.principal,
+            name: record.name.clone(),
+            kind: record.workspace.map_or(PrincipalKind::Token, PrincipalKind::Workspace),
+            class: record.class,
+            token: Some(record.id),
+            fingerprint: Some(record.hash.fingerprint()),
+            expires_at: record.expires_at,
+            session: record.session,
+            authority: record.authority.clone(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -8,6 +8,7 @@
 
 use std::{fmt, str::FromStr};
 
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use pinfold_types::{Error, Result, TokenId, id};
 use serde::{Deserialize, Serialize};
@@ -102,11 +103,7 @@ impl TokenHash {
     /// Names a *stored* token in logs: 48 bits of the hash, from which nothing can be found
     /// (AUTH-06).
     pub fn fingerprint(&self) -> String {
-        self.0[..6].iter().fold(String::with_capacity(12), |mut text, byte| {
-            use fmt::Write;
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        HEXLOWER.encode(&self.0[..6])
     }
 
     /// Whether both are one, in a time that tells nothing.

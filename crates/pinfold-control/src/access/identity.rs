@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use data_encoding::HEXLOWER;
 use jiff::{SignedDuration, Timestamp};
 use pinfold_auth::{
     Authenticator, Authority, CredentialClass, Principal, SELF_OPERATIONS, ScopeSet, Surface,
@@ -231,7 +232,7 @@ impl Identity {
         let body = TokenBody {
             name: request.name.clone(),
             class: CredentialClass::Api,
-            hash: hex(hash.as_bytes()),
+            hash: HEXLOWER.encode(hash.as_bytes()),
             principal,
             maker: maker.id(),
             parent: maker.token(),
@@ -413,7 +414,7 @@ impl Identity {
         let body = TokenBody {
             name: workspace.to_string(),
             class: CredentialClass::Workspace,
-            hash: hex(self.authenticator.hash(&token).as_bytes()),
+            hash: HEXLOWER.encode(self.authenticator.hash(&token).as_bytes()),
             principal,
             maker,
             parent: None,
@@ -477,7 +478,8 @@ impl Entry {
 }
 
 fn entry(id: TokenId, body: TokenBody) -> Result<Entry> {
-    let hash = unhex(&body.hash)
+    let hash = HEXLOWER.decode(body.hash.as_bytes()).ok().and_then(|hash| hash.try_into().ok());
+    let hash = hash
         .ok_or_else(|| Error::internal(format!("the record of token {id} has no usable hash")))?;
     let record = TokenRecord {
         id,
@@ -529,23 +531,4 @@ fn read<T: DeserializeOwned>(kind: &str, id: &str, body: &str) -> Result<T> {
 fn put(kind: &'static str, id: &impl ToString, body: &impl Serialize) -> Result<Change> {
     let body = serde_json::to_string(body).map_err(Error::internal)?;
     Ok(Change::PutRecord { kind, id: id.to_string(), body })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (place, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(place * 2..place * 2 + 2)?, 16).ok()?;
-    }
-    Some(bytes)
 }

@@ -164,7 +164,7 @@ fn limited(class: RateClass, rate: Rate, whose: &str, level: f64) -> Error {
         ErrorCode::RateLimited,
         format!(
             "too many calls of the class {}: {whose} limit is {} a second, {} at once",
-            word(class),
+            class.as_str(),
             rate.per_second,
             rate.burst
         ),
@@ -174,27 +174,16 @@ fn limited(class: RateClass, rate: Rate, whose: &str, level: f64) -> Error {
     error
 }
 
-pub(crate) const fn word(class: RateClass) -> &'static str {
-    match class {
-        RateClass::Create => "create",
-        RateClass::Exec => "exec",
-        RateClass::Default => "default",
-        RateClass::Login => "login",
-        RateClass::Stream => "stream",
-    }
-}
-
 fn id_of((who, class): Key) -> String {
     match who {
-        Some(principal) => format!("{principal}/{}", word(class)),
-        None => format!("all/{}", word(class)),
+        Some(principal) => format!("{principal}/{}", class.as_str()),
+        None => format!("all/{}", class.as_str()),
     }
 }
 
 fn key_of(id: &str) -> Option<Key> {
-    use RateClass::{Create, Default, Exec, Login, Stream};
     let (who, class) = id.split_once('/')?;
-    let class = [Create, Exec, Default, Login, Stream].into_iter().find(|c| word(*c) == class)?;
+    let class = RateClass::ALL.iter().copied().find(|known| known.as_str() == class)?;
     let who = if who == "all" { None } else { Some(who.parse().ok()?) };
     Some((who, class))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use pinfold_auth::{Caller, Grant, ObjectKind, ObjectRef, ops, unseen};
+use pinfold_auth::{Caller, Grant, ObjectRef, ops, unseen};
 use pinfold_types::{
     Error, ErrorCode, Result, TokenId, WorkspaceId,
     access::{CreateToken, NewTicket, NewToken, TokenInfo, WhoAmI},
@@ -32,7 +32,7 @@ impl<N: Node> Service<N> {
             quota: access.identity().quota(principal.id()),
             usage,
         };
-        call.looked(Ok(answer))
+        call.end(Ok(answer)).await
     }
 
     /// Makes a ticket for the page of this origin, or for a program when there is none. Its text
@@ -114,7 +114,7 @@ impl<N: Node> Service<N> {
         let call = self.enter(grant)?;
         let (access, caller) = (self.access(), call.caller().principal());
         let all = access.identity().tokens(|principal| access.sees(caller, Some(principal)));
-        call.looked(page(all, query, |info| info.id))
+        call.end(page(all, query, |info| info.id)).await
     }
 
     /// One token.
@@ -126,7 +126,7 @@ impl<N: Node> Service<N> {
             .ok()
             .and_then(|id| self.access().identity().token(id))
             .ok_or_else(|| unseen(call.grant.object()));
-        call.looked(found)
+        call.end(found).await
     }
 
     /// Revokes a token, and all that were made with it.
@@ -143,7 +143,7 @@ impl<N: Node> Service<N> {
 
     /// The id of a workspace that the caller sees.
     pub(super) fn seen_workspace(&self, caller: &Caller, reference: &str) -> Result<WorkspaceId> {
-        let object = ObjectRef::of(ObjectKind::Workspace, reference);
+        let object = ObjectRef::workspace(reference);
         let held = self.node().holding(reference).map_err(|error| match error.code {
             ErrorCode::NotFound => unseen(&object),
             _ => error,
