@@ -7,8 +7,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+pub(crate) use pinfold_sys::tree::DIRECTORY;
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags},
+    fs::{AtFlags, FileType, Mode, RawDir, RenameFlags},
     io::Errno,
 };
 
@@ -24,10 +25,6 @@ const MAX_ENTRIES: usize = 1 << 20;
 /// Directories below `partial`. The kernel locks the directory that a snapshot is made in until the
 /// snapshot is on the disk; made side by side in several, they share one commit.
 pub(crate) const LANES: u8 = 128;
-
-/// How a directory is opened: itself, never what a link leads to.
-pub(crate) const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 /// One of the six directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

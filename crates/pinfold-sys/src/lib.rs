@@ -3,8 +3,9 @@
 //! Each module wraps one facility that no well-kept crate wraps safely. Every unsafe block names
 //! the invariant that makes it sound. Nothing here decides anything: policy lives above.
 //!
-//! One module has nothing unsafe: [`partial`] is here because guest and host both write entries of
-//! archives, and share no other room that speaks to the kernel.
+//! Two modules have nothing unsafe, and are here because rooms that share no other one that speaks
+//! to the kernel need them: [`partial`], by which guest and host write entries of archives, and
+//! [`tree`], by which disks are copied and backups made.
 #![expect(unsafe_code, reason = "this is the one room for it")]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
@@ -21,3 +22,4 @@ pub mod privilege;
 pub mod quota;
 pub mod signal;
 pub mod spawn;
+pub mod tree;

@@ -9,19 +9,14 @@ use std::{
     path::Path,
 };
 
+use pinfold_sys::tree::{DIRECTORY, MAX_XATTR_BYTES, beneath, each, join};
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Stat},
+    fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Stat},
     io::Errno,
 };
 
 use super::{Kind, MAX_PATH_BYTES, MAX_RANGES, Member, Writer};
 
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
-/// Longest part of a path given to the kernel at once.
-const MAX_STEP_BYTES: usize = 2048;
-/// Most bytes of the list of names, and of one value, of extended attributes (xattr(7)).
-const MAX_XATTR_BYTES: usize = 64 << 10;
 /// Bytes of a file read at once.
 const PIECE: usize = 256 << 10;
 
@@ -215,48 +210,4 @@ fn xattrs(file: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         }
     }
     Ok(found)
-}
-
-fn join(directory: &CStr, name: &CStr) -> CString {
-    let mut path = directory.to_bytes().to_vec();
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name.to_bytes());
-    CString::new(path).expect("made of two strings without NUL")
-}
-
-/// Opens the directory at `path` below `root`, in steps that fit into `PATH_MAX`, following no
-/// link.
-pub(super) fn beneath(root: &OwnedFd, path: &CStr) -> rustix::io::Result<OwnedFd> {
-    let confined = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let open = |at: BorrowedFd<'_>, step: &[u8]| {
-        rustix::fs::openat2(at, step, DIRECTORY, Mode::empty(), confined)
-    };
-    let mut rest = path.to_bytes();
-    let mut at = open(root.as_fd(), b".")?;
-    while !rest.is_empty() {
-        let step = match rest.get(..MAX_STEP_BYTES) {
-            None => rest.len(),
-            Some(part) => part.iter().rposition(|byte| *byte == b'/').unwrap_or(rest.len()),
-        };
-        at = open(at.as_fd(), &rest[..step])?;
-        rest = rest.get(step + 1..).unwrap_or_default();
-    }
-    Ok(at)
-}
-
-fn each(
-    directory: &OwnedFd,
-    mut what: impl FnMut(&CStr) -> rustix::io::Result<()>,
-) -> rustix::io::Result<()> {
-    let mut buffer = Vec::with_capacity(32 << 10);
-    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            what(entry.file_name())?;
-        }
-    }
-    Ok(())
 }

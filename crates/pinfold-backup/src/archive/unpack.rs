@@ -12,15 +12,13 @@ use std::{
     path::Path,
 };
 
+use pinfold_sys::tree::{DIRECTORY, beneath};
 use rustix::{
     fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags},
     io::Errno,
 };
 
-use super::{Kind, MAX_PATH_BYTES, Member, pax::bad, tree::beneath};
-
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+use super::{Kind, MAX_PATH_BYTES, Member, pax::bad};
 
 /// Parent and name of a path below a directory; refuses what could mean anything else.
 pub fn components(path: &[u8]) -> io::Result<(&[u8], &[u8])> {

@@ -8,20 +8,14 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use pinfold_sys::tree::{MAX_XATTR_BYTES, beneath, each, join};
 use rustix::{
     fs::{
-        AtFlags, Dev, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Stat, Timespec,
-        Timestamps, Uid, XattrFlags,
+        AtFlags, Dev, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
+        XattrFlags,
     },
     io::Errno,
 };
-
-use crate::layout::DIRECTORY;
-
-/// Longest part of a path given to the kernel at once.
-const MAX_STEP_BYTES: usize = 2048;
-/// Most bytes of the list of names, and of one value, of extended attributes (xattr(7)).
-const MAX_XATTR_BYTES: usize = 64 << 10;
 
 /// How to copy.
 #[derive(Clone, Copy, Debug)]
@@ -84,56 +78,6 @@ struct Copier<'a> {
 
 fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-}
-
-fn join(directory: &CStr, name: &CStr) -> CString {
-    let mut path = directory.to_bytes().to_vec();
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name.to_bytes());
-    CString::new(path).expect("made of two strings without NUL")
-}
-
-/// Opens the directory at `path` below `root`, in steps that fit into `PATH_MAX`, following no
-/// link.
-fn beneath(root: &OwnedFd, path: &CStr) -> rustix::io::Result<OwnedFd> {
-    let open = |at: BorrowedFd<'_>, step: &[u8]| {
-        rustix::fs::openat2(
-            at,
-            step,
-            DIRECTORY,
-            Mode::empty(),
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-        )
-    };
-    let mut rest = path.to_bytes();
-    let mut at = open(root.as_fd(), b".")?;
-    while !rest.is_empty() {
-        let step = if rest.len() <= MAX_STEP_BYTES {
-            rest.len()
-        } else {
-            rest[..MAX_STEP_BYTES].iter().rposition(|byte| *byte == b'/').unwrap_or(rest.len())
-        };
-        at = open(at.as_fd(), &rest[..step])?;
-        rest = rest.get(step + 1..).unwrap_or_default();
-    }
-    Ok(at)
-}
-
-fn each(
-    directory: &OwnedFd,
-    mut what: impl FnMut(&CStr) -> rustix::io::Result<()>,
-) -> rustix::io::Result<()> {
-    let mut buffer = Vec::with_capacity(32 << 10);
-    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            what(entry.file_name())?;
-        }
-    }
-    Ok(())
 }
 
 impl Copier<'_> {
