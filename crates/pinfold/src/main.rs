@@ -9,6 +9,7 @@ mod client;
 mod commands;
 mod home;
 mod output;
+mod private;
 mod server;
 mod session;
 mod terminal;

@@ -3,8 +3,8 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    io::{self, Read},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -12,7 +12,7 @@ use pinfold_auth::TokenKey;
 use pinfold_types::{Error, ErrorCode, Result};
 use zeroize::Zeroizing;
 
-use crate::home::Home;
+use crate::{home::Home, private};
 
 /// The key for hashes of tokens. It is made at the first start; without it every token is void.
 pub(super) fn token_key(home: &Home) -> Result<TokenKey> {
@@ -26,12 +26,7 @@ fn key(dir: &Path, name: &str) -> Result<Zeroizing<[u8; 32]>> {
         Error::new(ErrorCode::Unavailable, format!("{} cannot be {what}: {error}", path.display()))
             .hint("the keys of a home must be files that its owner can read and write")
     };
-    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(failed("made", &error));
-        }
-        _ => {}
-    }
+    private::directory(dir).map_err(|error| failed("made", &error))?;
     let mut bytes = Zeroizing::new([0; 32]);
     match File::options().read(true).custom_flags(libc_nofollow()).open(&path) {
         Ok(mut file) => {
@@ -59,17 +54,7 @@ fn key(dir: &Path, name: &str) -> Result<Zeroizing<[u8; 32]>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             getrandom::fill(bytes.as_mut_slice())
                 .map_err(|error| Error::internal(format!("no random bytes: {error}")))?;
-            let next = dir.join(format!("{name}.new"));
-            let _left = std::fs::remove_file(&next);
-            let write = || {
-                let mut file =
-                    File::options().write(true).create_new(true).mode(0o600).open(&next)?;
-                file.write_all(bytes.as_slice())?;
-                file.sync_all()?;
-                std::fs::rename(&next, &path)?;
-                File::open(dir)?.sync_all()
-            };
-            write().map_err(|error| failed("written", &error))?;
+            private::write(&path, bytes.as_slice()).map_err(|error| failed("written", &error))?;
         }
         Err(error) => return Err(failed("read", &error)),
     }

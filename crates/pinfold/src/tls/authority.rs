@@ -2,12 +2,7 @@
 //! there is no moment with one and without the other. Clients pin the certificate by its
 //! fingerprint; the server's own certificates live for a month and their keys never touch a disk.
 
-use std::{
-    fs::{DirBuilder, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use pinfold_types::{Error, ErrorCode, Result};
 use rcgen::{
@@ -21,8 +16,8 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
-use super::files::private;
-use crate::home::Home;
+use super::files;
+use crate::{home::Home, private};
 
 /// Subject of every authority: clients tell them apart by fingerprint, not by name.
 const SUBJECT: &str = "Pinfold local authority";
@@ -59,7 +54,7 @@ impl Authority {
         {
             return Ok(None);
         }
-        let text = private(&path)?;
+        let text = files::private(&path)?;
         let broken = |why: &dyn std::fmt::Display| {
             Error::new(
                 ErrorCode::InvalidArgument,
@@ -163,18 +158,6 @@ fn write(home: &Home, text: &str) -> Result<()> {
     let failed = |error: io::Error| {
         Error::new(ErrorCode::Unavailable, format!("{} cannot be written: {error}", path.display()))
     };
-    match DirBuilder::new().mode(0o700).create(home.keys()) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-        _ => {}
-    }
-    let fresh = path.with_extension("new");
-    match std::fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    std::fs::rename(&fresh, &path).map_err(failed)?;
-    std::fs::File::open(home.keys()).and_then(|keys| keys.sync_all()).map_err(failed)
+    private::directory(&home.keys()).map_err(failed)?;
+    private::write(&path, text.as_bytes()).map_err(failed)
 }
