@@ -17,7 +17,7 @@ use pinfold_store::Store;
 use pinfold_types::{
     Error, ErrorCode, PrincipalId, Result, SessionId, TokenId, WorkspaceId,
     access::{Holder, Reach, SessionState},
-    config::{QuotasConfig, RatesConfig, SessionsConfig},
+    config::Config,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -47,18 +47,17 @@ impl Access {
         owner_uid: u32,
         key: TokenKey,
         store: Store,
-        rates: RatesConfig,
-        quotas: &QuotasConfig,
-        sessions: &SessionsConfig,
+        config: &Config,
     ) -> Result<Self> {
         let now = Timestamp::now();
         let authenticator = Authenticator::new(owner_uid, key);
-        let stale_after = Duration::from_millis(sessions.stale_ms);
+        let stale_after = Duration::from_millis(config.sessions.stale_ms);
         Ok(Self {
             inner: Arc::new(Inner {
-                identity: Identity::open(authenticator, quotas.tokens, store.clone()).await?,
+                identity: Identity::open(authenticator, config.quotas.tokens, store.clone())
+                    .await?,
                 authorizer: Authorizer::new(owner_uid),
-                rates: Rates::open(rates, store.clone(), now).await?,
+                rates: Rates::open(config.rates.clone(), store.clone(), now).await?,
                 quotas: Quotas::default(),
                 sessions: Sessions::open(stale_after, store, now).await?,
                 tickets: Tickets::default(),

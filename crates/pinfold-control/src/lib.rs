@@ -11,7 +11,6 @@
 //! What is not here: routes and formats (`pinfold-api`), who may do what (`pinfold-auth`), how a
 //! workspace is made (`pinfold-node`).
 #![forbid(unsafe_code)]
-#![expect(clippy::unused_async, reason = "operations are called alike, whether they wait or not")]
 
 mod access;
 mod check;

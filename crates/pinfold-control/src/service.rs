@@ -216,13 +216,8 @@ impl<O: Operation> Call<O> {
         self.grant.caller()
     }
 
-    /// The end of a call that only looked.
-    fn looked<T>(self, result: Result<T>) -> Result<T> {
-        debug_assert!(self.record.is_none(), "{} changes something", O::INFO.name);
-        result
-    }
-
-    /// Records the end of a call that made nothing with an id.
+    /// The end of a call that made nothing with an id. Of one that only looked nothing is
+    /// recorded.
     async fn end<T>(self, result: Result<T>) -> Result<T> {
         self.end_with(result, |_| Vec::new()).await
     }

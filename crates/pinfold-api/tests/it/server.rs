@@ -9,7 +9,7 @@ use pinfold_store::{
     Store,
     audit::{AuditKey, AuditLog, AuditOptions},
 };
-use pinfold_types::config::{Config, QuotasConfig, RatesConfig, SessionsConfig};
+use pinfold_types::config::Config;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UnixListener, UnixStream},
@@ -52,9 +52,7 @@ impl Served {
             rustix::process::geteuid().as_raw(),
             TokenKey::new([1; 32]),
             store.clone(),
-            RatesConfig::default(),
-            &QuotasConfig::default(),
-            &SessionsConfig::default(),
+            &Config::default(),
         )
         .await
         .expect("access");

@@ -33,7 +33,7 @@ impl<N: Node> Service<N> {
                 None => log.tail(limit),
             })
             .await;
-        call.looked(read.and_then(|records| records.iter().map(entry).collect()))
+        call.end(read.and_then(|records| records.iter().map(entry).collect())).await
     }
 
     /// Checks the whole log.
@@ -57,7 +57,7 @@ impl<N: Node> Service<N> {
             Err(VerifyError::Failed(err)) => Err(err),
         });
         let verdict = verdict.await;
-        call.looked(verdict)
+        call.end(verdict).await
     }
 
     /// Raw lines of the log from a number on.

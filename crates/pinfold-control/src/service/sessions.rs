@@ -39,7 +39,7 @@ impl<N: Node> Service<N> {
             let owned = holdings.iter().filter(|held| held.holder.session == Some(info.id));
             info.workspaces = owned.map(|held| held.id).collect();
         }
-        call.looked(page(all, query, |info| info.id))
+        call.end(page(all, query, |info| info.id)).await
     }
 
     /// Ends a session.

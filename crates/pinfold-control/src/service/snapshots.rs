@@ -67,7 +67,7 @@ impl<N: Node> Service<N> {
     ) -> Result<Page<SnapshotInfo>> {
         let call = self.enter(grant)?;
         let result = self.node().snapshots(Some(call.reference())).await;
-        call.looked(result.and_then(|all| page(all, query, |info| info.id)))
+        call.end(result.and_then(|all| page(all, query, |info| info.id))).await
     }
 
     /// One page of all snapshots, oldest first.
@@ -82,7 +82,7 @@ impl<N: Node> Service<N> {
             all.retain(|info| self.access().sees_in(caller, info.owner, info.workspace));
             all
         });
-        call.looked(result.and_then(|all| page(all, query, |info| info.id)))
+        call.end(result.and_then(|all| page(all, query, |info| info.id))).await
     }
 
     /// One snapshot.

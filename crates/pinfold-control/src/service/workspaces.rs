@@ -1,8 +1,9 @@
 //! Workspaces from making to removing.
 
-use pinfold_auth::{Grant, ops};
+use pinfold_auth::{Caller, Grant, ops};
 use pinfold_types::{
     Result,
+    access::Holder,
     api::{LogsQuery, Page, PageQuery, RestoreWorkspace, RunRequest, WorkspaceLogs},
     limits::{LimitKind, ResourceLimits},
     workspace::{
@@ -34,17 +35,24 @@ impl<N: Node> Service<N> {
     ) -> Result<WorkspaceInfo> {
         request.check()?;
         let call = self.enter(grant)?;
-        let result = match self.node().limits_for(&request) {
-            Ok(limits) => match self.reserve(call.caller(), &limits, 1) {
-                // What was reserved is given up once the workspace is there.
-                Ok((_reserved, holder)) => {
-                    self.node().create(CreateWorkspace { holder, ..request }).await
-                }
-                Err(refused) => Err(refused),
-            },
+        let result = match self.reserve_new(call.caller(), &request) {
+            // What was reserved is given up once the workspace is there.
+            Ok((_reserved, holder)) => {
+                self.node().create(CreateWorkspace { holder, ..request }).await
+            }
             Err(refused) => Err(refused),
         };
         call.end_with(result, id_of).await
+    }
+
+    /// Reserves what a new workspace takes, and says whose it will be.
+    fn reserve_new(
+        &self,
+        caller: &Caller,
+        request: &CreateWorkspace,
+    ) -> Result<(Reservation, Holder)> {
+        let limits = self.node().limits_for(request)?;
+        self.reserve(caller, &limits, 1)
     }
 
     /// One page of all workspaces, oldest first.
@@ -56,7 +64,7 @@ impl<N: Node> Service<N> {
         let call = self.enter(grant)?;
         let mut seen = self.node().list();
         seen.retain(|info| self.access().sees_in(call.caller().principal(), info.owner, info.id));
-        call.looked(page(seen, query, |info| info.id))
+        call.end(page(seen, query, |info| info.id)).await
     }
 
     /// Makes a throw-away workspace for one command.
@@ -67,14 +75,11 @@ impl<N: Node> Service<N> {
     ) -> Result<(WorkspaceInfo, Tracked<N::Exec>)> {
         check::run(&request)?;
         let call = self.enter(grant)?;
-        let result = match self.node().limits_for(&request.workspace) {
-            Ok(limits) => match self.reserve(call.caller(), &limits, 1) {
-                Ok((_reserved, holder)) => {
-                    let workspace = CreateWorkspace { holder, ..request.workspace };
-                    self.node().run(RunRequest { workspace, ..request }).await
-                }
-                Err(refused) => Err(refused),
-            },
+        let result = match self.reserve_new(call.caller(), &request.workspace) {
+            Ok((_reserved, holder)) => {
+                let workspace = CreateWorkspace { holder, ..request.workspace };
+                self.node().run(RunRequest { workspace, ..request }).await
+            }
             Err(refused) => Err(refused),
         };
         let tracked = call.stream_with(result, |(info, _)| id_of(info)).await?;
@@ -124,10 +129,10 @@ impl<N: Node> Service<N> {
             raised |= by.is_some_and(|by| by > 0) || (old.is_none() && new.is_some());
             more.set(kind, Some(by.unwrap_or(0)));
         }
-        let line = self.access().identity().line(held.holder.principal);
         if !raised {
             return Ok(Reservation::open());
         }
+        let line = self.access().identity().line(held.holder.principal);
         let holdings = || self.node().holdings();
         self.access().quotas().reserve_more(self.access().identity(), line, &more, holdings)
     }

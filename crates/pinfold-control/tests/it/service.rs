@@ -15,7 +15,7 @@ use pinfold_store::{
 use pinfold_types::{
     ErrorCode, ExecId,
     api::{PageQuery, RestoreWorkspace, RunRequest, SignalExec},
-    config::{QuotasConfig, RatesConfig, SessionsConfig},
+    config::Config,
     exec::ExecSpec,
     files::{ChangeMode, FilePath, ReadFile, RemoveFile, WriteFile},
     workspace::{CreateWorkspace, ForkWorkspace, UpdateWorkspace},
@@ -42,16 +42,9 @@ impl House {
             home: dir.path().into(),
             started: Instant::now(),
         };
-        let access = Access::open(
-            1000,
-            TokenKey::new([1; 32]),
-            store.clone(),
-            RatesConfig::default(),
-            &QuotasConfig::default(),
-            &SessionsConfig::default(),
-        )
-        .await
-        .expect("access");
+        let access = Access::open(1000, TokenKey::new([1; 32]), store.clone(), &Config::default())
+            .await
+            .expect("access");
         let key = AuditKey::open(&dir.path().join("keys")).expect("a key");
         let audit = AuditLog::open(&dir.path().join("audit"), key, AuditOptions::default());
         let audit = audit.expect("an audit log");

@@ -73,9 +73,7 @@ async fn serve(
         rustix::process::geteuid().as_raw(),
         keys::token_key(home)?,
         store.clone(),
-        config.rates.clone(),
-        &config.quotas,
-        &config.sessions,
+        &config,
     )
     .await?;
     let key = AuditKey::open(&home.keys())?;
