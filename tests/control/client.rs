@@ -87,6 +87,11 @@ impl Client {
     pub(crate) fn upgrade(&self, path: &str) -> (Answer, TcpStream) {
         let more = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        self.open(path, more)
+    }
+
+    /// Gets something whose answer goes on: the connection, after the head of the answer.
+    pub(crate) fn open(&self, path: &str, more: &str) -> (Answer, TcpStream) {
         let mut stream = self.connect();
         stream.write_all(self.head("GET", path, more).as_bytes()).expect("sent");
         let mut reply = Vec::new();

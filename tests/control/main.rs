@@ -1,6 +1,7 @@
 //! The control plane as its callers meet it: tokens over TCP, quotas, sessions, the audit log.
 
 mod client;
+mod events;
 mod house;
 mod matrix;
 mod owned;

@@ -120,7 +120,10 @@ fn everybody_may_what_the_table_says_and_nothing_else() {
                 "holder" => &spare,
                 _ => &target,
             };
-            let path = objects.path(text("path"));
+            let mut path = objects.path(text("path"));
+            if reply == "events" && *expected == "ok" {
+                path.push_str("?nonsense=1");
+            }
             let answer = if reply == "web_socket" && *expected != "ok" {
                 caller.upgrade(&path).0
             } else {

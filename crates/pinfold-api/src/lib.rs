@@ -20,6 +20,7 @@ mod range;
 mod reply;
 mod routes;
 mod site;
+mod sse;
 mod streams;
 mod upgrade;
 pub mod ws;

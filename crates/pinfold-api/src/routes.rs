@@ -1,6 +1,7 @@
 //! Every route, from the operation table.
 
 mod access;
+mod events;
 mod execs;
 mod files;
 mod images;
@@ -141,6 +142,7 @@ fn table<N: Node>() -> Table<N> {
     Table { router: Router::new(), names: Vec::new() }
         .add(server::read)
         .add(access::who_am_i)
+        .add(events::follow)
         .add(access::create_ticket)
         .add(access::create_token)
         .add(access::tokens)
@@ -179,6 +181,7 @@ fn table<N: Node>() -> Table<N> {
         .add(execs::start)
         .add(execs::list)
         .add(execs::attach)
+        .add(events::output)
         .add(execs::signal)
         .add(files::stat)
         .add(files::list)

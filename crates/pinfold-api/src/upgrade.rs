@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, StatusCode, header, request::Parts};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use pinfold_auth::Caller;
-use pinfold_types::{Error, ErrorCode, Result};
+use pinfold_types::{Error, ErrorCode, PrincipalId, Result};
 use tokio::{
     net::{TcpStream, UnixStream},
     time::Instant,
@@ -63,6 +63,25 @@ pub(crate) struct StreamGuard {
 impl StreamGuard {
     pub(crate) fn new(streams: Streams, held: Arc<dyn Any + Send + Sync>) -> Self {
         Self { streams, credential: None, held }
+    }
+
+    /// Counts one more stream of a principal, or refuses.
+    pub(crate) fn count(&self, of: PrincipalId) -> Result<Counted> {
+        self.streams.bounds.count(of)
+    }
+
+    /// Runs a stream that the server waits for when it ends. It is given what ends it: the server,
+    /// the bounds, its credential; and what it goes on holding.
+    pub(crate) fn spawn<F>(
+        self,
+        stream: impl FnOnce(End, Bounds, Option<CancellationToken>, Arc<dyn Any + Send + Sync>) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Self { streams, credential, held } = self;
+        let end = End::with(&streams.end);
+        let running = stream(end, streams.bounds.clone(), credential, held);
+        streams.tasks.spawn(running);
     }
 
     /// The stream ends also when this is cancelled.
@@ -125,7 +144,7 @@ impl Upgrade {
         let guard = parts.extensions.remove::<StreamGuard>().ok_or_else(missing)?;
         let terminals = parts.extensions.get::<Terminals>().copied().ok_or_else(missing)?;
         let caller = parts.extensions.get::<Caller>().ok_or_else(missing)?;
-        let counted = guard.streams.bounds.count(caller.principal().id())?;
+        let counted = guard.count(caller.principal().id())?;
         let metrics = parts.extensions.remove::<Metrics>().unwrap_or_default();
         Ok(Self { accept, on, guard, counted, terminals, metrics })
     }

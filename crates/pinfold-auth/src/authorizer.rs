@@ -77,7 +77,7 @@ impl Authorizer {
             Some(id) => object.by_id(id),
             None => object,
         };
-        Ok(Grant::new(caller.clone(), object, rule))
+        Ok(Grant::new(caller.clone(), object, rule, facts.principals.first().copied()))
     }
 
     fn decide(

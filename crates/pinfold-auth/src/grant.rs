@@ -2,6 +2,8 @@
 
 use std::{fmt, marker::PhantomData};
 
+use pinfold_types::PrincipalId;
+
 use crate::{Caller, ObjectRef, Operation, Principal};
 
 /// This caller may do operation `O` on this object, once.
@@ -14,12 +16,18 @@ pub struct Grant<O: Operation> {
     caller: Caller,
     object: ObjectRef,
     rule: &'static str,
+    owner: Option<PrincipalId>,
     operation: PhantomData<fn() -> O>,
 }
 
 impl<O: Operation> Grant<O> {
-    pub(crate) const fn new(caller: Caller, object: ObjectRef, rule: &'static str) -> Self {
-        Self { caller, object, rule, operation: PhantomData }
+    pub(crate) const fn new(
+        caller: Caller,
+        object: ObjectRef,
+        rule: &'static str,
+        owner: Option<PrincipalId>,
+    ) -> Self {
+        Self { caller, object, rule, owner, operation: PhantomData }
     }
 
     /// Who may, and in which call.
@@ -35,6 +43,11 @@ impl<O: Operation> Grant<O> {
     /// On what.
     pub const fn object(&self) -> &ObjectRef {
         &self.object
+    }
+
+    /// Whose the object is, where it is somebody's.
+    pub const fn owner(&self) -> Option<PrincipalId> {
+        self.owner
     }
 
     /// The rule that allowed it.

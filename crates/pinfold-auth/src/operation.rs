@@ -56,6 +56,8 @@ pub enum Reply {
     Bytes,
     /// One JSON document a line while work goes on.
     Lines,
+    /// Server-sent events for as long as the client stays.
+    Events,
     /// The connection becomes a WebSocket.
     WebSocket,
 }
@@ -136,6 +138,13 @@ impl OperationInfo {
     /// Whether it changes something, and so is recorded.
     pub const fn mutates(&self) -> bool {
         !matches!(self.repeat, Repeat::Safe)
+    }
+}
+
+impl Reply {
+    /// Whether the answer goes on until one side ends it, and so counts as a stream.
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::Events | Self::WebSocket)
     }
 }
 

@@ -42,6 +42,10 @@ operations! {
     /// Reads a range of the audit log as it stands in the files, a JSON record a line.
     AuditExport "audit.export" on Server, scope "audit:read", rate Create,
         Get "/audit/export", Body::None => Bytes, Safe, audit "export";
+    /// Follows what happens to everything that the caller sees, from now on or from a position:
+    /// each event is numbered, and `Last-Event-ID` resumes.
+    EventFollow "event.follow" on Server, scope "event:read", rate Stream,
+        Get "/events", Body::None => Events, Safe, audit "follow";
     /// Makes a ticket: within 30 s it opens one WebSocket, as `?ticket=`, for the caller and for
     /// the page that asked.
     TicketCreate "session.ticket" on Server, scope "session:whoami", rate Stream,
@@ -142,6 +146,9 @@ operations! {
     /// Joins a command's streams, from an offset of its output.
     ExecAttach "exec.attach" on Workspace, scope "exec:run", rate Stream,
         Get "/workspaces/{ref}/execs/{exec}/attach", Body::None => WebSocket, Acts, audit "attach";
+    /// Follows a command's output and its end as server-sent events, from an offset of its output.
+    ExecFollow "exec.follow" on Workspace, scope "exec:run", rate Stream,
+        Get "/workspaces/{ref}/execs/{exec}/output", Body::None => Events, Safe, audit "follow";
     /// Sends a signal to a command's process group.
     ExecSignal "exec.signal" on Workspace, scope "exec:run", rate Default,
         Post "/workspaces/{ref}/execs/{exec}/signal", SMALL => Json, Acts, audit "signal";

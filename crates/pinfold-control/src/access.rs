@@ -117,13 +117,15 @@ impl Access {
         &self.inner.quotas
     }
 
+    /// Whether a caller sees everybody's.
+    pub(crate) fn sees_all(&self, caller: &Principal) -> bool {
+        matches!(caller.kind(), PrincipalKind::Owner { .. })
+            || caller.authority().reach == Reach::All
+    }
+
     /// Whether a caller sees what belongs to `principal`.
     pub(crate) fn sees(&self, caller: &Principal, principal: Option<PrincipalId>) -> bool {
-        match caller.kind() {
-            PrincipalKind::Owner { .. } => true,
-            _ if caller.authority().reach == Reach::All => true,
-            _ => self.inner.identity.line(principal).contains(&caller.id()),
-        }
+        self.sees_all(caller) || self.inner.identity.line(principal).contains(&caller.id())
     }
 
     /// The same of what is, or was taken of, a workspace: a credential may be bound to some.

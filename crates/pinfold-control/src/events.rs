@@ -16,39 +16,13 @@ use pinfold_store::{
     audit::{AuditEvent, AuditLog, Pending, Phase},
 };
 use pinfold_types::{Error, ErrorCode, PrincipalId, RequestId, Result};
-use serde::Serialize;
-use tokio::sync::broadcast;
 
-/// Events that a slow listener may be behind before it loses the oldest.
-pub const EVENTS_KEPT: usize = 1024;
 /// Failed authentications that are recorded one by one in a second; the rest is counted.
 const STRANGERS_PER_SECOND: u64 = 20;
 
-/// A change, before or after it was made.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ServiceEvent {
-    /// When.
-    pub at: Timestamp,
-    /// Name of the operation.
-    pub kind: &'static str,
-    /// On what: an id, where the reference meant something that exists.
-    pub object: String,
-    /// By whom.
-    pub principal: PrincipalId,
-    /// Which rule allowed it.
-    pub rule: &'static str,
-    /// How it ended; absent in the event before the change.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<Outcome>,
-    /// What came of it, by id.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub made: Vec<String>,
-}
-
 /// How a change ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
     /// It was made.
     Ok,
     /// It was not.
@@ -79,7 +53,6 @@ impl Outcome {
 pub(crate) struct Events {
     store: Store,
     audit: AuditLog,
-    listeners: broadcast::Sender<Arc<ServiceEvent>>,
     strangers: Arc<Strangers>,
 }
 
@@ -93,12 +66,11 @@ struct Strangers {
 
 impl Events {
     pub(crate) fn new(store: Store, audit: AuditLog) -> Self {
-        let listeners = broadcast::Sender::new(EVENTS_KEPT);
-        Self { store, audit, listeners, strangers: Arc::default() }
+        Self { store, audit, strangers: Arc::default() }
     }
 
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<ServiceEvent>> {
-        self.listeners.subscribe()
+    pub(crate) const fn store(&self) -> &Store {
+        &self.store
     }
 
     pub(crate) const fn audit(&self) -> &AuditLog {
@@ -170,6 +142,7 @@ impl Events {
             kind: O::INFO.name,
             object,
             principal: grant.principal().id(),
+            owner: grant.owner(),
             rule: grant.rule(),
             audit,
             begun: Some(begun),
@@ -199,6 +172,8 @@ pub(crate) struct Record {
     kind: &'static str,
     object: String,
     principal: PrincipalId,
+    /// Whose the object is: who sees it may hear of this, also when it is gone.
+    owner: Option<PrincipalId>,
     rule: &'static str,
     audit: AuditEvent,
     begun: Option<Pending>,
@@ -236,39 +211,31 @@ impl Record {
         self.events.audit.append(audit)
     }
 
-    /// Writes it beside the state, and tells those who listen.
+    /// Writes it beside the state, where those who listen read it.
     fn tell(&self, outcome: Option<Outcome>, made: Vec<String>) {
         // What did not exist before is the object of its own making.
         let object = match made.first() {
             Some(first) if self.object.is_empty() => first.clone(),
             _ => self.object.clone(),
         };
-        let event = ServiceEvent {
-            at: Timestamp::now(),
-            kind: self.kind,
-            object,
-            principal: self.principal,
-            rule: self.rule,
-            outcome,
-            made,
-        };
         let mut detail = serde_json::Map::new();
-        detail.insert("rule".into(), event.rule.into());
+        detail.insert("rule".into(), self.rule.into());
+        if let Some(owner) = self.owner {
+            detail.insert("owner".into(), owner.to_string().into());
+        }
         if let Some(outcome) = outcome {
             detail.insert("outcome".into(), outcome.as_str().into());
         }
-        if !event.made.is_empty() {
-            detail.insert("made".into(), event.made.clone().into());
+        if !made.is_empty() {
+            detail.insert("made".into(), made.into());
         }
         self.events.store.append_event_relaxed(Event {
-            at: event.at,
-            kind: event.kind.to_owned(),
-            object: event.object.clone(),
-            principal: event.principal.to_string(),
+            at: Timestamp::now(),
+            kind: self.kind.to_owned(),
+            object,
+            principal: self.principal.to_string(),
             detail: detail.into(),
         });
-        // Nobody may be listening.
-        let _ = self.events.listeners.send(Arc::new(event));
     }
 }
 

@@ -23,8 +23,7 @@ mod page;
 mod service;
 
 pub use access::{Access, RateState};
-pub use events::{EVENTS_KEPT, ServiceEvent};
 pub use exec::{ExecEvent, ExecInput, ExecSession, ExecStart};
 pub use flight::{InFlight, Tracked};
 pub use node::{ByteStream, Node, Progress};
-pub use service::{ServerFacts, Service};
+pub use service::{EventStream, ServerFacts, Service};

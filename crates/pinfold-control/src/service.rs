@@ -2,6 +2,7 @@
 //! it acts on is the one that was authorized.
 
 mod audit;
+mod events;
 mod execs;
 mod files;
 mod images;
@@ -11,12 +12,12 @@ mod snapshots;
 mod tokens;
 mod workspaces;
 
+pub use self::events::EventStream;
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use pinfold_auth::{
-    Caller, Grant, ObjectKind, ObjectRef, Operation, OperationInfo, Surface,
-    operation::{RateClass, Reply},
+    Caller, Grant, ObjectKind, ObjectRef, Operation, OperationInfo, Surface, operation::RateClass,
 };
 use pinfold_store::{Store, audit::AuditLog};
 use pinfold_types::{
@@ -24,10 +25,9 @@ use pinfold_types::{
     access::Holder,
     limits::{LimitKind, ResourceLimits},
 };
-use tokio::sync::broadcast;
 
 use crate::{
-    Access, InFlight, Node, ServiceEvent,
+    Access, InFlight, Node,
     access::{
         quota::{Reservation, StreamHeld},
         sessions::SessionFlight,
@@ -113,12 +113,6 @@ impl<N: Node> Service<N> {
         &self.inner.flights
     }
 
-    /// Follows what happens from now on. A listener that is more than
-    /// [`crate::EVENTS_KEPT`] behind loses the oldest, and is told how many.
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<ServiceEvent>> {
-        self.inner.events.subscribe()
-    }
-
     /// Who decides about callers.
     pub fn access(&self) -> &Access {
         &self.inner.access
@@ -134,7 +128,7 @@ impl<N: Node> Service<N> {
         let principal = grant.principal().id();
         let session = grant.caller().session();
         let session = session.map(|id| access.sessions().begin(id, principal, Timestamp::now()));
-        let stream = matches!(O::INFO.reply, Reply::WebSocket).then(|| {
+        let stream = O::INFO.reply.is_stream().then(|| {
             let line = access.identity().line(Some(principal));
             let exec = matches!(O::INFO.rate, RateClass::Exec | RateClass::Create);
             access.quotas().hold_stream(access.identity(), line, exec)

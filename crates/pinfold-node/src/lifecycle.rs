@@ -133,9 +133,9 @@ impl Inner {
                     workspace.advance(WorkspaceEvent::GuestReady, |row| started(row, &live))?;
                 self.store.update_workspace_relaxed(&row);
                 if lost {
-                    self.note(
+                    self.note_of(
+                        workspace,
                         "workspace.environment_lost",
-                        &workspace.id,
                         serde_json::json!({"variables": row.spec.env_count,
                             "why": "it was held in memory only, and the server was restarted"}),
                     );

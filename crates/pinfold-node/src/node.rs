@@ -240,6 +240,19 @@ impl Inner {
         });
     }
 
+    /// The same about a workspace, with whose it is: by then it may be gone.
+    pub(crate) fn note_of(
+        &self,
+        workspace: &crate::workspace::Workspace,
+        kind: &str,
+        mut detail: serde_json::Value,
+    ) {
+        if let Some(owner) = workspace.with_row(|row| row.spec.holder.principal) {
+            detail["owner"] = owner.to_string().into();
+        }
+        self.note(kind, &workspace.id, detail);
+    }
+
     /// Runs blocking work with the node at hand.
     pub(crate) async fn in_background<T: Send + 'static>(
         self: &Arc<Self>,

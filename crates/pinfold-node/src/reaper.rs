@@ -52,7 +52,7 @@ impl Inner {
             if still_due {
                 let detail = serde_json::json!({"name": workspace.name().as_str(), "why": why});
                 match inner.destroy(&workspace).await {
-                    Ok(()) => inner.note("workspace.expired", &workspace.id, detail),
+                    Ok(()) => inner.note_of(&workspace, "workspace.expired", detail),
                     Err(err) => tracing::warn!(id = %workspace.id, %err, "expiry failed"),
                 }
             }

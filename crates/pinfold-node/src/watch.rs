@@ -69,7 +69,7 @@ impl Inner {
         }
         tracing::warn!(id = %workspace.id, boot = live.boot, reason, "workspace stopped by itself");
         let detail = serde_json::json!({"boot": live.boot, "reason": reason});
-        self.note("workspace.died", &workspace.id, detail);
+        self.note_of(workspace, "workspace.died", detail);
         drop(one);
         if ephemeral && let Err(err) = self.destroy(workspace).await {
             tracing::debug!(id = %workspace.id, %err, "a throw-away workspace was gone already");

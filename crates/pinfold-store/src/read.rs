@@ -184,6 +184,12 @@ pub(crate) async fn snapshots(
     all.map_err(sql("list snapshots"))?.iter().map(snapshot).collect()
 }
 
+/// Position of the newest event.
+pub(crate) async fn last_event(readers: &SqlitePool) -> Result<i64, StoreError> {
+    let newest = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM events");
+    newest.fetch_one(readers).await.map_err(sql("read the newest event"))
+}
+
 pub(crate) async fn events(
     pool: &SqlitePool,
     object: Option<String>,

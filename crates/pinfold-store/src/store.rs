@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use pinfold_types::{Error, Result, SnapshotId, WorkspaceId, WorkspaceName};
 use sqlx::SqlitePool;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     Change, Event, EventRow, SnapshotRow, StoreError, StoreStats, WorkspaceRow, connect, read,
@@ -35,6 +35,7 @@ struct Inner {
     path: PathBuf,
     created: bool,
     commits: Arc<CommitTimes>,
+    events: watch::Receiver<u64>,
 }
 
 impl fmt::Debug for Store {
@@ -57,7 +58,8 @@ impl Store {
             tokio::spawn(writer::run_checkpoints(opened.checkpointer, Arc::clone(&checkpoints)));
         let commits = Arc::new(CommitTimes::default());
         let measured = Arc::clone(&commits);
-        tokio::spawn(writer::run(opened.writer, jobs, checkpoints, checkpointer, measured));
+        let (told, events) = watch::channel(0);
+        tokio::spawn(writer::run(opened.writer, jobs, checkpoints, checkpointer, measured, told));
         Ok(Self {
             inner: Arc::new(Inner {
                 queue,
@@ -65,6 +67,7 @@ impl Store {
                 path: path.to_owned(),
                 created: opened.created,
                 commits,
+                events,
             }),
         })
     }
@@ -212,6 +215,16 @@ impl Store {
     ) -> Result<Vec<EventRow>> {
         let limit = limit.min(MAX_EVENTS_PAGE);
         Ok(read::events(&self.inner.readers, object.map(str::to_owned), after, limit).await?)
+    }
+
+    /// Position of the newest event; 0 before the first.
+    pub async fn last_event(&self) -> Result<i64> {
+        Ok(read::last_event(&self.inner.readers).await?)
+    }
+
+    /// Changes whenever events have come to be read; fails when the store is closed.
+    pub fn events_written(&self) -> watch::Receiver<u64> {
+        self.inner.events.clone()
     }
 
     /// Every record of a kind, by id.

@@ -15,7 +15,7 @@ use std::{
 
 use sqlx::{Connection, SqliteConnection};
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, timeout_at},
 };
 
@@ -65,6 +65,7 @@ pub(crate) async fn run(
     checkpoints: Arc<Checkpoints>,
     checkpointer: tokio::task::JoinHandle<()>,
     times: Arc<CommitTimes>,
+    told: watch::Sender<u64>,
 ) {
     let mut group = Vec::with_capacity(MAX_GROUP);
     let mut held = Held::default();
@@ -94,6 +95,9 @@ pub(crate) async fn run(
             let begun = Instant::now();
             commit(&mut conn, &mut group).await;
             times.note(begun.elapsed());
+        }
+        if std::mem::take(&mut counts.events) > 0 {
+            told.send_modify(|times| *times += 1);
         }
         if counts.since_trim >= TRIM_EVERY {
             counts.since_trim = 0;
@@ -193,13 +197,17 @@ impl Held {
 struct Counts {
     since_checkpoint: usize,
     since_trim: usize,
+    /// Events committed since listeners were told.
+    events: usize,
 }
 
 impl Counts {
     fn note(&mut self, jobs: &[Job]) {
         for change in jobs.iter().flat_map(|job| &job.changes) {
             self.since_checkpoint += 1;
-            self.since_trim += usize::from(matches!(change, Change::AppendEvent(_)));
+            let event = usize::from(matches!(change, Change::AppendEvent(_)));
+            self.since_trim += event;
+            self.events += event;
         }
     }
 }

@@ -302,6 +302,24 @@ pub struct EventInfo {
     pub detail: serde_json::Value,
 }
 
+/// Query of the events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EventsQuery {
+    /// Only events after this position. Absent: those from now on. `Last-Event-ID` overrules it.
+    pub after: Option<i64>,
+}
+
+/// Some output of a command, in an event of kind `stdout` or `stderr`. The event's own id is the
+/// offset after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExecChunk {
+    /// Offset of its first byte in the stream of both outputs together.
+    pub offset: u64,
+    /// The bytes in base64 (RFC 4648 §4).
+    pub data_base64: String,
+}
+
 /// Query of a workspace's logs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

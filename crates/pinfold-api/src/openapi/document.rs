@@ -230,6 +230,13 @@ fn parameters_of(operation: &OperationInfo, shape: &Shape, schemas: &mut Schemas
             json!({ "type": "string", "pattern": "^bytes=(?:[0-9]+-[0-9]*|-[0-9]+)$" }),
         ));
     }
+    if matches!(shape.reply, Given::Events(_)) {
+        all.push(header(
+            "Last-Event-ID",
+            "Id of the last event that was seen: what comes after it follows.",
+            json!({ "type": "string", "pattern": "^(?:0|[1-9][0-9]{0,17})$" }),
+        ));
+    }
     if shape.cached {
         all.push(header(
             "If-None-Match",
@@ -290,6 +297,18 @@ fn responses(operation: &OperationInfo, shape: &Shape, schemas: &mut Schemas) ->
                 "application/x-ndjson": { "x-line": schemas.reply(*of) },
             });
             (200, "One JSON document a line; the last one is the end.", Some(content))
+        }
+        Given::Events(kinds) => {
+            let mut told = Map::new();
+            for (kind, of) in *kinds {
+                told.insert((*kind).to_owned(), schemas.reply(*of));
+            }
+            let content = json!({ "text/event-stream": { "x-events": told } });
+            (
+                200,
+                "Server-sent events, numbered: the data of each kind is in `x-events`.",
+                Some(content),
+            )
         }
         Given::Frames(_) => (101, "The connection is a WebSocket now: see `x-websocket`.", None),
     };

@@ -31,6 +31,8 @@ pub(super) enum Given {
     Bytes(&'static str),
     /// One JSON document a line.
     Lines(Typed),
+    /// Server-sent events: what their data is, by kind.
+    Events(&'static [(&'static str, Typed)]),
     /// A WebSocket.
     Frames(Frames),
 }
@@ -46,7 +48,7 @@ pub(crate) struct Frames {
 }
 
 /// The schema of `T`.
-fn typed<T: JsonSchema>(generator: &mut SchemaGenerator) -> schemars::Schema {
+pub(super) fn typed<T: JsonSchema>(generator: &mut SchemaGenerator) -> schemars::Schema {
     generator.subschema_for::<T>()
 }
 
@@ -138,6 +140,12 @@ impl Shape {
     /// Gives one `T` a line while the work goes on.
     pub(super) fn lines<T: JsonSchema>(mut self) -> Self {
         self.reply = Given::Lines(typed::<T>);
+        self
+    }
+
+    /// Gives server-sent events.
+    pub(super) fn events(mut self, kinds: &'static [(&'static str, Typed)]) -> Self {
+        self.reply = Given::Events(kinds);
         self
     }
 

@@ -10,9 +10,9 @@ use pinfold_types::{
         NewTicket, NewToken, SessionInfo, TokenInfo, WhoAmI,
     },
     api::{
-        CreateBackup, DoctorReport, ExecInput, ExecOutput, FileInfo, LogsQuery, PortInfo,
-        RecoveryAction, Removed, RemovedImages, RestoreWorkspace, RunRequest, ServerInfo,
-        SignalExec, WatchEvent, WorkspaceLogs,
+        CreateBackup, DoctorReport, EventInfo, EventsQuery, ExecChunk, ExecInput, ExecOutput,
+        FileInfo, LogsQuery, PortInfo, RecoveryAction, Removed, RemovedImages, RestoreWorkspace,
+        RunRequest, ServerInfo, SignalExec, WatchEvent, WorkspaceLogs,
     },
     exec::{ExecInfo, ExecSpec},
     files::{
@@ -26,7 +26,7 @@ use pinfold_types::{
     },
 };
 
-use super::shape::{Frames, Shape, shape};
+use super::shape::{Frames, Shape, Typed, shape, typed};
 use crate::routes::From;
 
 const BYTES: &str = "application/octet-stream";
@@ -48,6 +48,15 @@ fn exec() -> Frames {
         .server_binary(OUTPUT)
 }
 
+/// What the data of a command's events is.
+const FOLLOWED: &[(&str, Typed)] = &[
+    ("started", typed::<ExecOutput>),
+    ("stdout", typed::<ExecChunk>),
+    ("stderr", typed::<ExecChunk>),
+    ("exited", typed::<ExecOutput>),
+    ("failed", typed::<ExecOutput>),
+];
+
 /// All shapes, in the order of the operation table.
 pub(super) fn shapes() -> Vec<Shape> {
     vec![
@@ -67,6 +76,9 @@ pub(super) fn shapes() -> Vec<Shape> {
         shape("session.adopt").takes::<AdoptWorkspaces>().gives::<Adopted>().also(&[404]),
         shape("session.takeover").gives::<Adopted>(),
         shape("workspace.token").makes::<NewToken>(),
+        shape("event.follow")
+            .query::<EventsQuery>()
+            .events(&[("name of an operation", typed::<EventInfo>)]),
         shape("session.ticket").makes::<NewTicket>(),
         shape("backup.create").takes::<CreateBackup>().bytes(BYTES),
         shape("mcp.connect").frames(
@@ -93,6 +105,7 @@ pub(super) fn shapes() -> Vec<Shape> {
         shape("exec.start").takes::<ExecSpec>().makes::<ExecInfo>(),
         shape("exec.list").gives::<Vec<ExecInfo>>(),
         shape("exec.attach").query::<From>().frames(exec()),
+        shape("exec.follow").query::<From>().events(FOLLOWED),
         shape("exec.signal").takes::<SignalExec>(),
         shape("file.stat").query::<FilePath>().gives::<FileInfo>(),
         shape("file.list").query::<ListFiles>().gives::<FileList>(),
@@ -173,6 +186,7 @@ mod tests {
                 Reply::Json => matches!(shape.reply, Given::Json(..) | Given::Nothing),
                 Reply::Bytes => matches!(shape.reply, Given::Bytes(_)),
                 Reply::Lines => matches!(shape.reply, Given::Lines(_)),
+                Reply::Events => matches!(shape.reply, Given::Events(_)),
                 Reply::WebSocket => matches!(shape.reply, Given::Frames(_)),
             };
             assert!(same, "{name} replies with {:?}", shape.reply);

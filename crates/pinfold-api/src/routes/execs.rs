@@ -85,7 +85,7 @@ pub(super) async fn list<N: Node>(service: Service<N>, call: Call<ops::ExecList>
 #[serde(deny_unknown_fields)]
 pub(crate) struct From {
     /// Offset of the first byte wanted; absent: all that is held.
-    from: Option<u64>,
+    pub(crate) from: Option<u64>,
 }
 
 pub(super) async fn attach<N: Node>(service: Service<N>, call: Call<ops::ExecAttach>) -> Reply {

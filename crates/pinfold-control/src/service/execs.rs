@@ -78,8 +78,32 @@ impl<N: Node> Service<N> {
         from: Option<u64>,
     ) -> Result<Tracked<N::Exec>> {
         let call = self.enter(grant)?;
-        let result = async {
-            let known = self.node().execs(call.reference()).await?;
+        let result = self.join(call.reference(), exec, from, false).await;
+        call.stream(result).await
+    }
+
+    /// Joins a command's output alone. `terminal` says whether the caller may have one.
+    pub async fn follow_exec(
+        &self,
+        grant: Grant<ops::ExecFollow>,
+        exec: ExecId,
+        from: Option<u64>,
+        terminal: bool,
+    ) -> Result<Tracked<N::Exec>> {
+        let call = self.enter(grant)?;
+        let result = self.join(call.reference(), exec, from, terminal).await;
+        call.stream(result).await
+    }
+
+    async fn join(
+        &self,
+        workspace: &str,
+        exec: ExecId,
+        from: Option<u64>,
+        terminal: bool,
+    ) -> Result<N::Exec> {
+        if !terminal {
+            let known = self.node().execs(workspace).await?;
             if known.iter().any(|known| known.id == exec && known.tty) {
                 return Err(Error::new(
                     ErrorCode::Forbidden,
@@ -87,10 +111,8 @@ impl<N: Node> Service<N> {
                 )
                 .hint("terminals.remote allows them, over TLS"));
             }
-            self.node().attach(call.reference(), exec, from).await
-        };
-        let result = result.await;
-        call.stream(result).await
+        }
+        self.node().attach(workspace, exec, from).await
     }
 
     /// Sends a signal to a command's process group.

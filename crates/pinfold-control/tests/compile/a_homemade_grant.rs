@@ -6,6 +6,7 @@ pub fn call(caller: Caller) -> Grant<ops::WorkspaceDestroy> {
         caller,
         object: ObjectRef::workspace("a"),
         rule: "mine",
+        owner: None,
         operation: std::marker::PhantomData,
     }
 }

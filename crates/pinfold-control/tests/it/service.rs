@@ -198,11 +198,14 @@ async fn bad_values_reach_neither_the_node_nor_the_record() {
 async fn a_call_whose_caller_leaves_is_recorded_as_abandoned() {
     let house = House::new().await;
     let service = house.service.clone();
-    let mut listener = house.service.subscribe();
+    let mut happened =
+        service.follow_events(grant(ObjectRef::server()), None).await.expect("a stream");
     let grant = house.known().await;
     let call = tokio::spawn(async move { service.stop_workspace(grant).await });
-    let begun = listener.recv().await.expect("told");
-    assert_eq!((begun.kind, begun.outcome), ("workspace.stop", None));
+    let begun = happened.next().await.expect("told").expect("read");
+    assert_eq!(begun.kind, "workspace.stop");
+    assert!(begun.detail.get("outcome").is_none(), "it is under way");
+    drop(happened);
     assert_eq!(house.service.in_flight().count(), 1);
     call.abort();
     let _ = call.await;
@@ -288,6 +291,7 @@ fn every_operation_has_its_function() {
         audit_records AuditList(_),
         verify_audit AuditVerify(),
         export_audit AuditExport(_),
+        follow_events EventFollow(_),
         create_workspace WorkspaceCreate(_),
         list_workspaces WorkspaceList(_),
         run WorkspaceRun(_),
@@ -306,6 +310,7 @@ fn every_operation_has_its_function() {
         start_exec ExecStart(_),
         execs ExecList(),
         attach ExecAttach(_, _),
+        follow_exec ExecFollow(_, _, _),
         signal_exec ExecSignal(_, _),
         stat_file FileStat(_),
         list_files FileList(_),
