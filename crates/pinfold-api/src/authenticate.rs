@@ -16,7 +16,12 @@ use pinfold_auth::{Caller, Surface, unauthenticated};
 use pinfold_control::{Access, Node, Service};
 use pinfold_types::{Error, ErrorCode, RequestId, Result, SessionId};
 
-use crate::{listen::Peer, reply::Failure, upgrade::StreamGuard};
+use crate::{
+    listen::Peer,
+    reply::Failure,
+    site::{is_mcp, protected_resource},
+    upgrade::StreamGuard,
+};
 
 /// The session that a request belongs to. It authenticates nobody (AUTH-05).
 pub(crate) const SESSION: HeaderName = HeaderName::from_static("pinfold-session");
@@ -47,9 +52,9 @@ pub(crate) async fn layer<N: Node>(
                 let id = request.extensions().get::<RequestId>().copied();
                 service.unknown(surface, peer, id, &error);
             }
+            let challenge = unknown.then(|| challenge(&request));
             let mut response = Failure(error).into_response();
-            if unknown {
-                let challenge = HeaderValue::from_static("Bearer realm=\"pinfold\"");
+            if let Some(challenge) = challenge {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
             }
             response
@@ -57,9 +62,27 @@ pub(crate) async fn layer<N: Node>(
     }
 }
 
+/// What a request lacks (RFC 6750 §3), and on MCP where a client learns how to get it (RFC 9728
+/// §5.1).
+fn challenge(request: &Request) -> HeaderValue {
+    let plain = HeaderValue::from_static("Bearer realm=\"pinfold\"");
+    if !is_mcp(request.uri().path()) {
+        return plain;
+    }
+    let whole = protected_resource(request.extensions()).and_then(|metadata| {
+        let text = format!("Bearer realm=\"pinfold\", resource_metadata=\"{metadata}\"");
+        HeaderValue::try_from(text).ok()
+    });
+    whole.unwrap_or(plain)
+}
+
 /// Where a request came in, and from which address.
 fn whence(request: &Request) -> (Surface, Option<IpAddr>) {
     match request.extensions().get::<Peer>() {
+        Some(Peer::Tcp { address, .. }) if is_mcp(request.uri().path()) => {
+            (Surface::Mcp, Some(address.ip()))
+        }
+        Some(Peer::Unix(_)) if is_mcp(request.uri().path()) => (Surface::McpStdio, None),
         Some(Peer::Tcp { address, .. }) if request.headers().contains_key(header::UPGRADE) => {
             (Surface::WebSocket, Some(address.ip()))
         }
@@ -114,7 +137,7 @@ pub(crate) fn origin(headers: &HeaderMap) -> Result<Option<&str>> {
 /// Takes `ticket=` out of the query of a request for a WebSocket, so that no handler, log or error
 /// sees it. Anywhere else it is a query like any other.
 fn take_ticket(request: &mut Request) -> Result<Option<String>> {
-    if !request.headers().contains_key(header::UPGRADE) {
+    if !request.headers().contains_key(header::UPGRADE) || is_mcp(request.uri().path()) {
         return Ok(None);
     }
     let Some(query) = request.uri().query() else { return Ok(None) };

@@ -264,7 +264,8 @@ async fn collect(body: AxumBody, most: usize) -> Result<Bytes> {
     }
 }
 
-fn body_stream(body: AxumBody) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+/// A body as it comes; one that breaks or stalls ends in an error that says so.
+pub(crate) fn body_stream(body: AxumBody) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
     let frames = body.into_data_stream().map(|chunk| chunk.map_err(|error| cut(&error)));
     futures_util::stream::unfold(Some(frames), |frames| async {
         let mut frames = frames?;

@@ -23,7 +23,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pinfold_auth::Caller;
 use pinfold_types::{Error, ErrorCode, PrincipalId, limits::MAX_BODY_BYTES};
 
-use crate::reply::Failure;
+use crate::{reply::Failure, site::is_mcp};
 
 /// The header of a request.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -140,7 +140,9 @@ impl Drop for Pending {
 
 /// The layer. Requests without the header, uploads and streams pass through.
 pub(crate) async fn layer(State(keys): State<Keys>, request: Request, next: Next) -> Response {
-    let acts = matches!(*request.method(), Method::POST | Method::PATCH | Method::DELETE);
+    // A request of MCP has an id of its own, and its answer may be a stream.
+    let acts = matches!(*request.method(), Method::POST | Method::PATCH | Method::DELETE)
+        && !is_mcp(request.uri().path());
     let Some(key) = request.headers().get(KEY).filter(|_| acts) else {
         return next.run(request).await;
     };

@@ -29,7 +29,7 @@ pub use listen::{Activity, Peer, Server, Tcp};
 pub use metrics::Metrics;
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::{
-    mcp::{McpConnect, McpStream, with_mcp},
+    mcp::{McpAnswer, McpConnect, McpHttp, McpStream, with_mcp},
     routed, router,
 };
 pub use site::Site;

@@ -17,7 +17,7 @@ use axum::{
     extract::State,
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
-    routing::{MethodFilter, on},
+    routing::{MethodFilter, any, on},
 };
 use http::HeaderName;
 use pinfold_auth::{
@@ -46,6 +46,7 @@ pub fn router<N: Node>(service: Service<N>) -> Router {
     let Table { router, .. } = table();
     let recognising = service.clone();
     crate::docs::routes(router)
+        .route(mcp::PATH, any(mcp::over_http))
         .fallback(layers::no_route)
         .method_not_allowed_fallback(layers::no_method)
         .with_state(service)

@@ -9,6 +9,7 @@
 mod headers;
 mod health;
 mod judge;
+mod resource;
 mod terminals;
 
 use std::{
@@ -29,7 +30,11 @@ use pinfold_types::{
 use tokio_util::sync::CancellationToken;
 
 use self::judge::{Verdict, judge};
-pub(crate) use self::{headers::secure, terminals::Terminals};
+pub(crate) use self::{
+    headers::secure,
+    resource::{CalledAs, is_mcp, protected_resource},
+    terminals::Terminals,
+};
 use crate::{listen::Peer, reply::Failure, streams::bounds::Bounds};
 
 /// Under which names, and to which pages, a server answers over TCP.
@@ -93,6 +98,9 @@ pub(crate) async fn gate(
         return Failure(Error::internal("a request without its connection")).into_response();
     };
     request.extensions_mut().insert(Terminals::of(&site.terminals, peer));
+    if let Some(called) = CalledAs::of(&site, peer, request.headers()) {
+        request.extensions_mut().insert(called);
+    }
     let verdict = judge(&site, peer, local, &request);
     let mut response = match &verdict {
         Ok(Verdict::Preflight { .. }) => headers::preflight(),

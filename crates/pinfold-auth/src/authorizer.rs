@@ -97,8 +97,7 @@ impl Authorizer {
             }
             PrincipalKind::Token | PrincipalKind::Workspace(_) => {}
         }
-        let listed = authority.operations.is_none_or(|names| names.contains(&info.name));
-        if !listed || !authority.scopes.allows(info.scope) {
+        if !authority.has(info) {
             return Err(Error::new(
                 ErrorCode::Forbidden,
                 format!("this credential may not {}: it lacks the scope {}", info.name, info.scope),

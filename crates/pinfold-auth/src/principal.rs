@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use jiff::Timestamp;
 use pinfold_types::{PrincipalId, SessionId, TokenId, WorkspaceId, access::Reach, id};
 
-use crate::{CredentialClass, ScopeSet, TokenRecord};
+use crate::{CredentialClass, OperationInfo, ScopeSet, TokenRecord};
 
 /// Who is at the other end of a unix socket, as the kernel says (`SO_PEERCRED`, unix(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,12 @@ impl Authority {
     /// Everything on everything.
     pub fn all() -> Self {
         Self { scopes: ScopeSet::all(), reach: Reach::All, workspaces: None, operations: None }
+    }
+
+    /// Whether it has the right to an operation, whatever the object.
+    pub fn has(&self, operation: &OperationInfo) -> bool {
+        let listed = self.operations.is_none_or(|names| names.contains(&operation.name));
+        listed && self.scopes.allows(operation.scope)
     }
 
     /// Whether `other` may nothing that this one may not (PF-01).

@@ -113,6 +113,10 @@ impl Access {
         &self.inner.sessions
     }
 
+    pub(crate) fn rates(&self) -> &Rates {
+        &self.inner.rates
+    }
+
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.inner.quotas
     }

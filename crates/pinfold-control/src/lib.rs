@@ -26,4 +26,7 @@ pub use access::{Access, RateState};
 pub use exec::{ExecEvent, ExecInput, ExecSession, ExecStart};
 pub use flight::{InFlight, Tracked};
 pub use node::{ByteStream, Node, Progress};
-pub use service::{EventStream, ServerFacts, Service};
+pub use service::{
+    EventStream, ServerFacts, Service,
+    mcp::{Attendance, McpSession},
+};

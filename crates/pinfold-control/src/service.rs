@@ -6,6 +6,7 @@ mod events;
 mod execs;
 mod files;
 mod images;
+pub(crate) mod mcp;
 mod server;
 mod sessions;
 mod snapshots;

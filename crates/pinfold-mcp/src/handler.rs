@@ -32,9 +32,9 @@ and follow them with exec_output.
 Output is cut to a limit; results say how much was left out and how to get it. Destroy workspaces \
 that are no longer needed.";
 
-/// One MCP session.
+/// Answers one client.
 #[derive(Debug)]
-pub(crate) struct Handler<N: Node> {
+pub struct Handler<N: Node> {
     service: Service<N>,
     /// Of everything in this session; without, each request carries its own.
     caller: Option<Caller>,
@@ -43,25 +43,33 @@ pub(crate) struct Handler<N: Node> {
 }
 
 impl<N: Node> Handler<N> {
-    pub(crate) fn new(service: Service<N>, caller: Option<Caller>) -> Self {
+    /// For one client whose caller is known.
+    pub(crate) fn new(service: Service<N>, caller: Caller) -> Self {
         Self {
             service,
-            caller,
+            caller: Some(caller),
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
             tools: Arc::new(catalogue::tools()),
         }
     }
 
+    /// For requests that each carry their caller, and share these calls.
+    pub(crate) fn shared(
+        service: Service<N>,
+        tools: Arc<Vec<Entry<N>>>,
+        calls: Arc<Semaphore>,
+    ) -> Self {
+        Self { service, caller: None, calls, tools }
+    }
+
     /// Who is asking, for one call.
     fn caller(&self, context: &RequestContext<RoleServer>) -> Result<Caller, ErrorData> {
-        let own = || {
-            let parts = context.extensions.get::<http::request::Parts>()?;
-            parts.extensions.get::<Caller>()
-        };
-        let caller = self.caller.as_ref().or_else(own);
-        let caller =
-            caller.ok_or_else(|| ErrorData::invalid_request("no credential was given", None))?;
-        Ok(caller.clone().with_request(RequestId::generate()))
+        if let Some(caller) = &self.caller {
+            return Ok(caller.clone().with_request(RequestId::generate()));
+        }
+        let parts = context.extensions.get::<http::request::Parts>();
+        let caller = parts.and_then(|parts| parts.extensions.get::<Caller>());
+        caller.cloned().ok_or_else(|| ErrorData::invalid_request("no credential was given", None))
     }
 
     fn permit(&self) -> Result<SemaphorePermit<'_>, Error> {
@@ -84,7 +92,7 @@ impl<N: Node> Handler<N> {
             caller: self.caller(context)?,
             operations,
             progress: Progress::of(context),
-            cancelled: context.ct.clone(),
+            cancelled: context.ct.child_token(),
         })
     }
 }
@@ -132,7 +140,18 @@ impl<N: Node> ServerHandler for Handler<N> {
             Err(error) => return Ok(answer::render(Err(error)).into()),
         };
         let call = self.call(&context, entry.info.operations)?;
-        let answer = (entry.run)(call, request.arguments.unwrap_or_default()).await;
+        let (ended, cancelled) =
+            (self.service.access().ended(call.caller.principal()), call.cancelled.clone());
+        let running = (entry.run)(call, request.arguments.unwrap_or_default());
+        tokio::pin!(running);
+        let answer = tokio::select! {
+            answer = &mut running => answer,
+            // What runs for a credential ends with it.
+            () = ended.cancelled() => {
+                cancelled.cancel();
+                running.await
+            }
+        };
         Ok(answer::render(answer).into())
     }
 

@@ -8,7 +8,7 @@
 //! What this room refuses: messages and outputs over their limits, more calls at once than
 //! [`limits::MAX_CALLS`], a grant for an operation that the tool did not declare.
 //!
-//! What is not here: the unix socket and WebSocket frames (`pinfold-api`), who may do what
+//! What is not here: sockets, connections and WebSocket frames (`pinfold-api`), who may do what
 //! (`pinfold-auth`), standard input and output (`pinfold mcp` in the program).
 #![forbid(unsafe_code)]
 #![expect(clippy::doc_markdown, reason = "models read the comments of inputs: no marks in them")]
@@ -20,11 +20,14 @@ mod cut;
 #[cfg(test)]
 mod documented;
 mod handler;
+pub mod http;
 pub mod limits;
 mod lines;
+mod message;
 mod progress;
 mod resources;
 mod schema;
+mod served;
 mod tool;
 mod tools;
 mod uri;
@@ -32,3 +35,4 @@ mod uri;
 pub use catalogue::{NOT_TOOLS, ToolSummary, summaries};
 pub use lines::{Lines, serve_lines};
 pub use resources::OPERATIONS as RESOURCE_OPERATIONS;
+pub use served::Served;

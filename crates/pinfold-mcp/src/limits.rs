@@ -29,3 +29,16 @@ pub const MAX_WAIT_MS: u64 = 600_000;
 pub const MAX_MATCHES: u64 = 1000;
 /// Entries of a page when the call does not say.
 pub const DEFAULT_PAGE: usize = 100;
+/// Requests of one session over HTTP that may be without an answer.
+pub const MAX_STREAMS: usize = 128;
+/// Bytes that a session over HTTP keeps for a client whose connection breaks. An answer larger than
+/// this is kept alone.
+pub const MAX_HELD_BYTES: usize = 4 << 20;
+/// Events of one answer that are kept; of more, the first are forgotten, which are progress.
+pub const MAX_EVENTS: usize = 256;
+/// How long an answer over HTTP is kept for a client whose connection broke.
+pub const KEPT: std::time::Duration = std::time::Duration::from_mins(5);
+/// How long the body of a request over HTTP may take.
+pub const BODY_WAIT: std::time::Duration = std::time::Duration::from_mins(1);
+/// Sessions over HTTP of all principals.
+pub const MAX_SESSIONS: usize = 4096;

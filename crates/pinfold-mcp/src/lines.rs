@@ -6,13 +6,13 @@ use pinfold_auth::{Caller, Surface};
 use pinfold_control::{Node, Service};
 use rmcp::{
     RoleServer,
-    model::{ClientJsonRpcMessage, ErrorData, JsonRpcMessage},
+    model::JsonRpcMessage,
     service::{RxJsonRpcMessage, TxJsonRpcMessage, serve_server},
     transport::Transport,
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::{handler::Handler, limits::MAX_WAITING};
+use crate::{handler::Handler, limits::MAX_WAITING, message};
 
 /// Both ways of one client: each item is one JSON-RPC message.
 #[derive(Debug)]
@@ -41,14 +41,14 @@ pub fn serve_lines<N: Node>(
 
 async fn serve<N: Node>(service: Service<N>, caller: Caller, lines: Lines) {
     let transport = LineTransport { lines, waiting: watch::Sender::new(0), begun: false };
-    match serve_server(Handler::new(service, Some(caller)), transport).await {
+    match serve_server(Handler::new(service, caller), transport).await {
         Ok(running) => {
             if let Err(error) = running.waiting().await {
                 tracing::error!(%error, "an MCP session broke");
             }
         }
-        // Gone before it said what it wants.
-        Err(error) => tracing::debug!(%error, "an MCP session did not begin"),
+        // Gone before it said what it wants. What it did say is in the error, and not for the log.
+        Err(_) => tracing::debug!("an MCP session did not begin"),
     }
 }
 
@@ -84,18 +84,6 @@ impl LineTransport {
             sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
         }
     }
-
-    /// The message in this line, or what is wrong with it.
-    fn parse(text: &str) -> Result<ClientJsonRpcMessage, ErrorData> {
-        match serde_json::from_str(text) {
-            Ok(message) => Ok(message),
-            Err(error) if error.is_data() => Err(ErrorData::invalid_request(
-                format!("not a JSON-RPC 2.0 message: {error}"),
-                None,
-            )),
-            Err(error) => Err(ErrorData::parse_error(format!("not JSON: {error}"), None)),
-        }
-    }
 }
 
 impl Transport<RoleServer> for LineTransport {
@@ -114,7 +102,7 @@ impl Transport<RoleServer> for LineTransport {
             let mut waiting = self.waiting.subscribe();
             waiting.wait_for(|count| *count < MAX_WAITING).await.ok()?;
             let text = self.lines.incoming.recv().await?;
-            match Self::parse(&text) {
+            match message::parse(text.as_bytes()) {
                 // What is told before the first request means nothing to anybody.
                 Ok(message) if !self.begun && !matches!(message, JsonRpcMessage::Request(_)) => {}
                 Ok(message) => {
@@ -122,7 +110,7 @@ impl Transport<RoleServer> for LineTransport {
                     return Some(message);
                 }
                 Err(error) => {
-                    let reply = JsonRpcMessage::<(), (), ()>::error(error, id_of(&text));
+                    let reply = message::refusal(error, message::id_of(text.as_bytes()));
                     let sending = self.send_text(serde_json::to_string(&reply));
                     // Lost only when this wait is given up, and then the session ends.
                     sending.await.ok()?;
@@ -135,10 +123,4 @@ impl Transport<RoleServer> for LineTransport {
         self.lines.incoming.close();
         Ok(())
     }
-}
-
-/// The id of a request that is malformed elsewhere.
-fn id_of(text: &str) -> Option<rmcp::model::RequestId> {
-    let value: serde_json::Value = serde_json::from_str(text).ok()?;
-    serde_json::from_value(value.get("id")?.clone()).ok()
 }

@@ -98,6 +98,18 @@ pub(crate) async fn list<N: Node>(
     Ok(result)
 }
 
+/// The operations that reading an address needs the right to.
+pub(crate) fn needs(address: &str) -> Vec<&'static str> {
+    match uri::parse(address) {
+        Ok(Address::Workspaces) => vec!["workspace.list"],
+        Ok(Address::Workspace(_)) => vec!["workspace.read"],
+        Ok(Address::Logs(_)) => vec!["workspace.logs"],
+        Ok(Address::File { .. }) => vec!["file.read"],
+        Ok(Address::Output { .. }) => vec!["exec.attach"],
+        Err(_) => Vec::new(),
+    }
+}
+
 /// What is at an address.
 pub(crate) async fn read<N: Node>(call: &mut Call<N>, address: &str) -> Result<ReadResourceResult> {
     let contents = match uri::parse(address)? {

@@ -60,6 +60,13 @@ pub(crate) trait Tool<N: Node>: 'static {
     type Input: DeserializeOwned + JsonSchema + Send + 'static;
     type Output: Serialize + JsonSchema + Send + 'static;
 
+    /// The operations that a call with these arguments needs the right to; whatever else it
+    /// declares, it does only where it may.
+    fn needs(arguments: &JsonObject) -> Vec<&'static str> {
+        let _any = arguments;
+        Self::INFO.operations.to_vec()
+    }
+
     /// Does it. Dropping the future must leave nothing behind that the client could not find.
     fn run(
         call: Call<N>,
@@ -74,6 +81,7 @@ pub(crate) type Answer = Result<Reply<Value>>;
 pub(crate) struct Entry<N: Node> {
     pub(crate) info: Info,
     pub(crate) described: Described,
+    pub(crate) needs: fn(&JsonObject) -> Vec<&'static str>,
     pub(crate) run: fn(Call<N>, JsonObject) -> BoxFuture<'static, Answer>,
 }
 
@@ -95,7 +103,12 @@ pub(crate) fn entry<N: Node, T: Tool<N>>() -> Entry<N> {
         .with_title(info.title)
         .with_raw_output_schema(Arc::new(schema::output::<T::Output>()))
         .with_annotations(annotations);
-    Entry { info, described, run: |call, arguments| Box::pin(run::<N, T>(call, arguments)) }
+    Entry {
+        info,
+        described,
+        needs: T::needs,
+        run: |call, arguments| Box::pin(run::<N, T>(call, arguments)),
+    }
 }
 
 async fn run<N: Node, T: Tool<N>>(call: Call<N>, arguments: JsonObject) -> Answer {

@@ -27,7 +27,7 @@ const TRANSPORT: &str = "max-age=31536000";
 
 /// What a page of another origin may send: credentials in a header, never a cookie.
 const MAY_SEND: &str = "authorization, content-type, idempotency-key, if-none-match, last-event-id, \
-     mcp-protocol-version, mcp-session-id, pinfold-session, range, if-range";
+     mcp-method, mcp-name, mcp-protocol-version, mcp-session-id, pinfold-session, range, if-range";
 /// What it may read beside the body.
 const MAY_READ: &str = "content-range, etag, mcp-session-id, retry-after, www-authenticate, \
      x-request-id, ratelimit-limit, ratelimit-remaining, ratelimit-reset";

@@ -9,7 +9,7 @@ use pinfold_types::{
     name::excerpt,
 };
 
-use super::Site;
+use super::{Site, is_mcp};
 use crate::listen::Peer;
 
 /// Fetch Metadata (W3C): how the page that sends a request stands to the server.
@@ -77,7 +77,9 @@ pub(super) fn judge<B>(
         };
     }
     let upgrade = headers.contains_key(header::UPGRADE);
-    let acts = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    // MCP asks for the origin's check on every request.
+    let acts = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+        || is_mcp(request.uri().path());
     if (acts || upgrade) && !trusted(relation, headers) {
         return Err(foreign());
     }

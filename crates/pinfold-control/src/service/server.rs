@@ -43,12 +43,6 @@ impl<N: Node> Service<N> {
         self.enter(grant)?.end(Ok(OPERATIONS)).await
     }
 
-    /// Lets a client speak MCP as long as what comes back is held. What it calls is granted call by
-    /// call.
-    pub async fn connect_mcp(&self, grant: Grant<ops::McpConnect>) -> Result<Tracked<()>> {
-        self.enter(grant)?.stream(Ok(())).await
-    }
-
     /// Whether the caller may have the document that describes all of this.
     pub async fn openapi(&self, grant: Grant<ops::OpenapiRead>) -> Result<()> {
         self.enter(grant)?.end(Ok(())).await

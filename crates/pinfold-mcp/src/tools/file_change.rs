@@ -7,8 +7,10 @@ use pinfold_types::{
     Error, ErrorCode, Result,
     files::{ChangeMode, MakeDirectory, RemoveFile, RenameFile, WriteFile},
 };
+use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     file::{FileView, Wanted, read},
@@ -276,6 +278,16 @@ impl<N: Node> Tool<N> for Manage {
     };
     type Input = ManageInput;
     type Output = Managed;
+
+    fn needs(arguments: &JsonObject) -> Vec<&'static str> {
+        match arguments.get("action").and_then(Value::as_str) {
+            Some("mkdir") => vec!["file.mkdir"],
+            Some("move") => vec!["file.rename"],
+            Some("remove") => vec!["file.remove"],
+            Some("chmod") => vec!["file.chmod"],
+            _ => Vec::new(),
+        }
+    }
 
     async fn run(call: Call<N>, input: ManageInput) -> Result<Reply<Managed>> {
         let (service, workspace, path) = (&call.service, input.workspace.as_str(), input.path);

@@ -10,8 +10,10 @@ use pinfold_types::{
     limits::MAX_FORK_COUNT,
     workspace::{ForkOutcome, ForkWorkspace, WorkspaceInfo},
 };
+use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{invalid, workspace::Limits};
 use crate::{
@@ -87,6 +89,20 @@ impl<N: Node> Tool<N> for Fork {
     };
     type Input = ForkInput;
     type Output = Forked;
+
+    fn needs(arguments: &JsonObject) -> Vec<&'static str> {
+        let mut needs = Vec::new();
+        if arguments.get("workspace").is_some_and(Value::is_string) {
+            needs.push("workspace.fork");
+        }
+        if arguments.get("snapshot").is_some_and(Value::is_string) {
+            needs.push("snapshot.fork");
+        }
+        if arguments.get("commands").and_then(Value::as_array).is_some_and(|all| !all.is_empty()) {
+            needs.push("exec.start");
+        }
+        needs
+    }
 
     async fn run(call: Call<N>, input: ForkInput) -> Result<Reply<Forked>> {
         let commands = input.commands;

@@ -9,8 +9,10 @@ use pinfold_types::{
     api::{PageQuery, Verdict},
     image::{ImageInfo, ImageProgress, PullImage},
 };
+use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -86,6 +88,14 @@ impl<N: Node> Tool<N> for Show {
     };
     type Input = ShowInput;
     type Output = Shown;
+
+    fn needs(arguments: &JsonObject) -> Vec<&'static str> {
+        let mut needs = vec!["server.read", "image.list"];
+        if arguments.get("check") == Some(&Value::Bool(true)) {
+            needs.push("server.doctor");
+        }
+        needs
+    }
 
     async fn run(call: Call<N>, input: ShowInput) -> Result<Reply<Shown>> {
         let grant = call.on_server::<ops::ServerRead>().await?;

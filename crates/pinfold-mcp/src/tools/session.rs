@@ -9,8 +9,10 @@ use pinfold_types::{
     access::{AdoptWorkspaces, SessionInfo, SessionState},
     api::PageQuery,
 };
+use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{count, invalid};
 use crate::{
@@ -154,6 +156,11 @@ impl<N: Node> Tool<N> for Adopt {
     };
     type Input = AdoptInput;
     type Output = Adopted;
+
+    fn needs(arguments: &JsonObject) -> Vec<&'static str> {
+        let session = arguments.get("session").is_some_and(Value::is_string);
+        vec![if session { "session.takeover" } else { "session.adopt" }]
+    }
 
     async fn run(call: Call<N>, input: AdoptInput) -> Result<Reply<Adopted>> {
         let adopted = match (input.workspace, input.session, input.all_orphans) {

@@ -9,8 +9,10 @@ use pinfold_types::{
     api::{PageQuery, RestoreWorkspace},
     snapshot::CreateSnapshot,
 };
+use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     count,
@@ -99,6 +101,11 @@ impl<N: Node> Tool<N> for List {
     };
     type Input = ListInput;
     type Output = Listed;
+
+    fn needs(arguments: &JsonObject) -> Vec<&'static str> {
+        let one = arguments.get("workspace").is_some_and(Value::is_string);
+        vec![if one { "workspace.snapshots" } else { "snapshot.list" }]
+    }
 
     async fn run(call: Call<N>, input: ListInput) -> Result<Reply<Listed>> {
         let limit = Some(input.limit.unwrap_or(crate::limits::DEFAULT_PAGE));

@@ -11,8 +11,10 @@ use pinfold_types::{
     limits::ResourceLimits,
     workspace::{CreateWorkspace, UpdateWorkspace, WorkspaceStats},
 };
+use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Paged, Workspace, count, invalid, view::WorkspaceView};
 use crate::{
@@ -250,6 +252,10 @@ impl<N: Node> Tool<N> for Show {
     type Input = Workspace;
     type Output = Shown;
 
+    fn needs(_arguments: &JsonObject) -> Vec<&'static str> {
+        vec!["workspace.read"]
+    }
+
     async fn run(call: Call<N>, Workspace { workspace }: Workspace) -> Result<Reply<Shown>> {
         let grant = call.on::<ops::WorkspaceRead>(&workspace).await?;
         let info = call.service.workspace(grant).await?;
@@ -373,6 +379,16 @@ impl<N: Node> Tool<N> for Control {
     };
     type Input = ControlInput;
     type Output = One;
+
+    fn needs(arguments: &JsonObject) -> Vec<&'static str> {
+        match arguments.get("action").and_then(Value::as_str) {
+            Some("start") => vec!["workspace.start"],
+            Some("stop") => vec!["workspace.stop"],
+            Some("pause") => vec!["workspace.pause"],
+            Some("resume") => vec!["workspace.resume"],
+            _ => Vec::new(),
+        }
+    }
 
     async fn run(call: Call<N>, input: ControlInput) -> Result<Reply<One>> {
         let (service, reference) = (&call.service, input.workspace.as_str());

@@ -11,10 +11,11 @@ use std::{
 };
 
 use pinfold_api::{
-    Activity, McpConnect, McpStream, Metrics, Server, Site, Tcp, metrics::Address, router, with_mcp,
+    Activity, McpConnect, McpHttp, McpStream, Metrics, Server, Site, Tcp, metrics::Address, router,
+    with_mcp,
 };
 use pinfold_control::{Access, ServerFacts, Service};
-use pinfold_mcp::{Lines, serve_lines};
+use pinfold_mcp::{Lines, Served, http::Endpoint, serve_lines};
 use pinfold_node::{LocalNode, NodeOptions};
 use pinfold_store::{
     Store,
@@ -83,6 +84,7 @@ async fn serve(
     let certificates = Certificates::of(home, &config, addresses)?;
     let bound = tcp::bind(addresses)?;
     let site = Site::new(&config, bound.addresses());
+    let streams = config.streams.clone();
     let options = NodeOptions::new(
         home.path().to_owned(),
         config,
@@ -111,11 +113,19 @@ async fn serve(
     let pin = certificates.as_ref().and_then(Certificates::pin);
     let _renewing = certificates
         .map(|certificates| AbortOnDropHandle::new(tokio::spawn(certificates.renew(stop.clone()))));
+    let endpoint = Endpoint::new(Served::new(service.clone()), streams, stop.clone());
+    let over_http = {
+        let endpoint = endpoint.clone();
+        McpHttp::new(move |request| {
+            let endpoint = endpoint.clone();
+            async move { endpoint.handle(request).await }
+        })
+    };
     let server = Server {
         listener: listening.listener()?,
         tcp: tcp.collect::<Result<_>>()?,
         site,
-        router: with_mcp(router(service.clone()), mcp(service.clone())),
+        router: with_mcp(router(service.clone()), mcp(service.clone()), over_http),
         access,
         metrics: numbers,
         max_connections,
@@ -148,6 +158,7 @@ async fn serve(
     // The node first: what its streams carry then outlives them.
     let closed = node.shutdown().await;
     streams.end().await;
+    endpoint.end().await;
     audit.close().await;
     closed
 }

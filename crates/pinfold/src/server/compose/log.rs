@@ -6,7 +6,20 @@ use pinfold_types::{
     Error, ErrorCode, Result,
     config::{LogFormat, ServerConfig},
 };
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer as _,
+    filter::{FilterExt as _, filter_fn},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
+
+/// Whether something may be in the log, whatever the configuration asks for. The MCP library tells
+/// of whole messages below `warn`: arguments, contents of files, output of commands.
+fn may_be_written(metadata: &Metadata<'_>) -> bool {
+    let library = metadata.target() == "rmcp" || metadata.target().starts_with("rmcp::");
+    !library || *metadata.level() <= Level::WARN
+}
 
 /// Starts it, and sends panics to it.
 pub(super) fn start(config: &ServerConfig) -> Result<()> {
@@ -17,11 +30,12 @@ pub(super) fn start(config: &ServerConfig) -> Result<()> {
         )
         .hint("write a level such as info, or target=level pairs")
     })?;
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
+    let filter = filter.and(filter_fn(may_be_written));
+    let registry = tracing_subscriber::registry();
     let started = match config.log_format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => registry.with(layer.with_filter(filter)).try_init(),
+        LogFormat::Json => registry.with(layer.json().with_filter(filter)).try_init(),
     };
     started.map_err(Error::internal)?;
     let next = std::panic::take_hook();
