@@ -3,6 +3,7 @@
 mod client;
 mod events;
 mod house;
+mod inside;
 mod matrix;
 mod owned;
 mod tokens;

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-use pinfold_auth::{Caller, Surface, unauthenticated};
+use pinfold_auth::{Caller, PrincipalKind, Surface, unauthenticated};
 use pinfold_control::{Access, Node, Service};
 use pinfold_types::{Error, ErrorCode, RequestId, Result, SessionId};
 
@@ -87,6 +87,7 @@ fn whence(request: &Request) -> (Surface, Option<IpAddr>) {
             (Surface::WebSocket, Some(address.ip()))
         }
         Some(Peer::Tcp { address, .. }) => (Surface::Http, Some(address.ip())),
+        Some(Peer::Workspace(_)) => (Surface::Inside, None),
         Some(Peer::Unix(_)) | None => (Surface::Unix, None),
     }
 }
@@ -108,8 +109,16 @@ fn identify(access: &Access, request: &Request, ticket: Option<&str>) -> Result<
         (None, None, Peer::Unix(credentials)) => {
             Caller::new(access.authenticate_peer(credentials)?, surface)
         }
-        (None, None, Peer::Tcp { .. }) => return Err(unauthenticated("no credential")),
+        (None, None, Peer::Tcp { .. } | Peer::Workspace(_)) => {
+            return Err(unauthenticated("no credential"));
+        }
     };
+    // A workspace's token is good for nothing on another's channel.
+    if let Peer::Workspace(workspace) = peer
+        && caller.principal().kind() != PrincipalKind::Workspace(workspace)
+    {
+        return Err(unauthenticated("another workspace's token"));
+    }
     if let Some(id) = request.extensions().get::<RequestId>() {
         caller = caller.with_request(*id);
     }

@@ -25,7 +25,7 @@ mod streams;
 mod upgrade;
 pub mod ws;
 
-pub use listen::{Activity, Peer, Server, Tcp};
+pub use listen::{Activity, Doorstep, Inside, Peer, Server, Tcp};
 pub use metrics::Metrics;
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::{

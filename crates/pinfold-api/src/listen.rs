@@ -6,6 +6,7 @@
 //! accept, so that it costs nobody else anything.
 
 mod connection;
+mod inside;
 mod peer;
 mod places;
 mod tcp;
@@ -27,7 +28,11 @@ use self::{
     connection::{Line, refuse, serve},
     places::{Place, Places, full},
 };
-pub use self::{peer::Peer, tcp::Tcp};
+pub use self::{
+    inside::{Doorstep, Inside},
+    peer::Peer,
+    tcp::Tcp,
+};
 use crate::{
     layers,
     metrics::Metrics,
@@ -98,6 +103,8 @@ pub struct Server {
     pub listener: UnixListener,
     /// TCP addresses.
     pub tcp: Vec<Tcp>,
+    /// Programs inside workspaces.
+    pub inside: Inside,
     /// Under which names, and to which pages, it answers over TCP.
     pub site: Site,
     /// The routes.
@@ -140,8 +147,18 @@ impl Server {
     /// [`Streams`] that come back are ended, so that the node can be closed before them: a
     /// throw-away workspace then outlives the server, and its client finds it again.
     pub async fn run(self) -> Streams {
-        let Self { listener, tcp, site, router, access, metrics, max_connections, activity, stop } =
-            self;
+        let Self {
+            listener,
+            tcp,
+            inside,
+            site,
+            router,
+            access,
+            metrics,
+            max_connections,
+            activity,
+            stop,
+        } = self;
         let streams = Streams::new(site.bounds());
         let site = Arc::new(site.until(stop.clone()));
         // Outermost last: every answer, of whatever route, is framed; every request has passed
@@ -163,6 +180,7 @@ impl Server {
         for socket in tcp {
             loops.spawn(socket.accept(shared.clone(), strangers.clone()));
         }
+        loops.spawn(inside.accept(shared.clone()));
         loops.close();
         let unix = Unix { access, places: Places::new(max_connections), shared };
         unix.accept(&listener).await;

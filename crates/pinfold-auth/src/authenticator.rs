@@ -25,6 +25,8 @@ pub enum Surface {
     Mcp,
     /// MCP for one process, over the unix socket.
     McpStdio,
+    /// REST from a program inside a workspace.
+    Inside,
 }
 
 impl Surface {
@@ -36,6 +38,7 @@ impl Surface {
             Self::WebSocket => "websocket",
             Self::Mcp => "mcp",
             Self::McpStdio => "mcp-stdio",
+            Self::Inside => "inside",
         }
     }
 
@@ -43,7 +46,8 @@ impl Surface {
     pub const fn takes(self, class: CredentialClass) -> bool {
         match class {
             CredentialClass::Peer => matches!(self, Self::Unix | Self::McpStdio),
-            CredentialClass::Api | CredentialClass::Workspace => true,
+            CredentialClass::Api => !matches!(self, Self::Inside),
+            CredentialClass::Workspace => true,
             CredentialClass::Mcp => matches!(self, Self::Mcp),
             CredentialClass::Browser => matches!(self, Self::Http | Self::WebSocket),
         }
@@ -215,6 +219,7 @@ mod tests {
             (McpStdio, &[Peer, Api, Workspace]),
             (Http, &[Api, Workspace, Browser]),
             (WebSocket, &[Api, Workspace, Browser]),
+            (Surface::Inside, &[Workspace]),
             (McpHttp, &[Api, Workspace, Mcp]),
         ];
         for (surface, classes) in taken {

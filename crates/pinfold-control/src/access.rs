@@ -16,7 +16,7 @@ use pinfold_auth::{
 use pinfold_store::Store;
 use pinfold_types::{
     Error, ErrorCode, PrincipalId, Result, SessionId, TokenId, WorkspaceId,
-    access::{Holder, Reach, SessionState},
+    access::{Holder, NewToken, Reach, SessionState},
     config::Config,
 };
 use tokio_util::sync::CancellationToken;
@@ -84,6 +84,17 @@ impl Access {
             return Err(unauthenticated("the credential of a ticket has ended"));
         }
         Ok(caller)
+    }
+
+    /// A token for the programs of one boot of a workspace (AUTH-08). It ends with the boot.
+    pub async fn boot_token(
+        &self,
+        workspace: WorkspaceId,
+        boot: u64,
+        owner: Option<PrincipalId>,
+        expires_at: Option<Timestamp>,
+    ) -> Result<NewToken> {
+        self.inner.identity.mint_own(workspace, boot, owner, expires_at, Timestamp::now()).await
     }
 
     /// Whether anybody besides the owner of the unix socket can call.

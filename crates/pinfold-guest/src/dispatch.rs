@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pinfold_proto::Request;
 use pinfold_types::{Error, ErrorCode, name::excerpt};
 
-use crate::{archive, channel::Stream, exec, files, guest::Guest, net, stats};
+use crate::{api, archive, channel::Stream, exec, files, guest::Guest, net, stats};
 
 /// Longest grace of a shutdown.
 const MAX_GRACE: Duration = Duration::from_mins(10);
@@ -54,6 +54,7 @@ pub async fn serve(guest: Rc<Guest>, stream: Stream, request: Bytes) {
             drop(tokio::time::timeout(Duration::from_millis(500), channel.flushed()).await);
             guest.execs.end();
         }
+        Request::Api => api::serve(guest.api.as_ref(), stream).await,
         Request::Tcp { port } => net::tunnel(stream, port).await,
         Request::Ports => stream.answer(net::ports()).await,
         Request::ArchiveGet { path } => archive::get(stream, path).await,

@@ -50,6 +50,8 @@ pub struct Guest {
     pub score: exec::OomScore,
     /// Set once it is told to end.
     pub stopping: Cell<bool>,
+    /// Where programs inside find the server.
+    pub api: Option<UnixListener>,
     secret: BootSecret,
     current: RefCell<Option<Channel>>,
     strangers: Cell<usize>,
@@ -66,14 +68,22 @@ impl Drop for Stranger<'_> {
 
 impl Guest {
     /// A guest of this configuration.
-    pub fn new(mut config: GuestConfig, score: exec::OomScore) -> Rc<Self> {
+    pub fn new(
+        mut config: GuestConfig,
+        score: exec::OomScore,
+        api: Option<UnixListener>,
+    ) -> Rc<Self> {
         Rc::new(Self {
+            api,
             workspace: config.workspace,
             boot: config.boot,
             hostname: std::mem::take(&mut config.hostname),
             cwd: config.cwd.take(),
             user: config.user.take(),
-            environment: RefCell::new(exec::Environment::new(std::mem::take(&mut config.env))),
+            environment: RefCell::new(exec::Environment::new(
+                std::mem::take(&mut config.env),
+                config.api_token.take(),
+            )),
             execs: exec::Table::default(),
             started: Instant::now(),
             score,

@@ -12,6 +12,7 @@
 //! 3, the listening socket, and 4, a pipe with [`pinfold_proto::GuestConfig`] as JSON.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod archive;
 pub mod channel;
 pub mod dispatch;

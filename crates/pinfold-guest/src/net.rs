@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{self, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd,
     rc::Rc,
     time::Duration,
 };
@@ -12,7 +13,10 @@ use std::{
 use bytes::BytesMut;
 use pinfold_proto::Kind;
 use pinfold_types::{Error, ErrorCode, api::PortInfo};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
 
 use crate::{
     channel::{Incoming, Stream},
@@ -51,8 +55,46 @@ pub async fn tunnel(stream: Stream, port: u16) {
     // Interactive protocols suffer from Nagle more than the loopback gains by it.
     drop(socket.set_nodelay(true));
     stream.message(&());
+    join(stream, socket, &format!("talk to port {port} inside the workspace")).await;
+}
+
+/// A connected socket of any kind.
+pub trait Socket: AsFd {
+    /// Returns when there may be something to read.
+    fn readable(&self) -> impl Future<Output = io::Result<()>>;
+    /// Reads what there is.
+    fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize>;
+    /// Returns when there may be room to write.
+    fn writable(&self) -> impl Future<Output = io::Result<()>>;
+    /// Writes what there is room for.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+}
+
+macro_rules! socket {
+    ($kind:ty) => {
+        impl Socket for $kind {
+            async fn readable(&self) -> io::Result<()> {
+                <$kind>::readable(self).await
+            }
+            fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+                <$kind>::try_read_buf(self, buffer)
+            }
+            async fn writable(&self) -> io::Result<()> {
+                <$kind>::writable(self).await
+            }
+            fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+                <$kind>::try_write(self, bytes)
+            }
+        }
+    };
+}
+
+socket!(TcpStream);
+socket!(UnixStream);
+
+/// Joins a stream to a socket, each direction until its own end. `doing` is for errors.
+pub async fn join(stream: Stream, socket: impl Socket, doing: &str) {
     let stream = Rc::new(stream);
-    let socket = Rc::new(socket);
     let result = tokio::select! {
         result = async { tokio::try_join!(outward(&stream, &socket), inward(&stream, &socket)) } => {
             result.map(|_| ())
@@ -62,13 +104,11 @@ pub async fn tunnel(stream: Stream, port: u16) {
     let Some(stream) = Rc::into_inner(stream) else { return };
     match result {
         Ok(()) => stream.close(&()),
-        Err(error) => {
-            stream.fail(&failure::on(&format!("talk to port {port} inside the workspace"), &error));
-        }
+        Err(error) => stream.fail(&failure::on(doing, &error)),
     }
 }
 
-async fn outward(stream: &Stream, socket: &TcpStream) -> io::Result<()> {
+async fn outward(stream: &Stream, socket: &impl Socket) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
         socket.readable().await?;
@@ -92,7 +132,7 @@ async fn outward(stream: &Stream, socket: &TcpStream) -> io::Result<()> {
     }
 }
 
-async fn inward(stream: &Stream, socket: &TcpStream) -> io::Result<()> {
+async fn inward(stream: &Stream, socket: &impl Socket) -> io::Result<()> {
     while let Ok(Incoming::Data(data)) = stream.receive().await {
         let mut rest: &[u8] = &data;
         while !rest.is_empty() {

@@ -15,7 +15,7 @@ use rustix::process::DumpableBehavior;
 use tokio::{io::Interest, net::UnixListener, task::LocalSet};
 use zeroize::Zeroizing;
 
-use crate::{exec::OomScore, guest::Guest, watched::watched};
+use crate::{api, exec::OomScore, guest::Guest, watched::watched};
 
 /// The listening socket, by agreement with the launcher.
 const LISTENER: i32 = 3;
@@ -69,8 +69,6 @@ fn start() -> Result<(), StartError> {
     prepare_process();
     let mut config = read_config(File::from(config))?;
     let command = config.command.take();
-    let guest = Guest::new(config, score);
-
     // Before the runtime, which may start threads that must not get the signal.
     let signals = ChildSignals::new().map_err(StartError::Runtime)?;
     let listener = StdListener::from(listener);
@@ -85,6 +83,9 @@ fn start() -> Result<(), StartError> {
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
         let listener = UnixListener::from_std(listener).map_err(StartError::Runtime)?;
+        // Without it the workspace works, and who connects is told that nobody listens.
+        let api = config.api_token.as_ref().and_then(|_| api::listen().ok());
+        let guest = Guest::new(config, score, api);
         let signals = watched(signals, Interest::READABLE).map_err(StartError::Runtime)?;
         tokio::task::spawn_local(Rc::clone(&guest).reap(signals));
         if let Some((id, spec)) = command {

@@ -10,8 +10,9 @@ use pinfold_types::{
     BootSecret, Error, ErrorCode, ExecId, Mode, Result, RootMount, WorkspaceId, exec::ExecSpec,
     limits::ResourceLimits,
 };
+use zeroize::Zeroizing;
 
-use crate::{guest::Guest, live::Live, node::Inner, options::GUEST_READY};
+use crate::{InsideBoot, guest::Guest, live::Live, node::Inner, options::GUEST_READY};
 
 /// `/dev/shm` where memory is not limited.
 const SHM_UNLIMITED: u64 = 1 << 30;
@@ -26,6 +27,8 @@ pub(crate) struct Boot {
     pub(crate) hostname: String,
     pub(crate) limits: ResourceLimits,
     pub(crate) nested: bool,
+    /// Its programs have a way to the server, and this token.
+    pub(crate) api_token: Option<Zeroizing<String>>,
     /// Its disk is thrown away with it.
     pub(crate) ephemeral: bool,
     pub(crate) root: Root,
@@ -64,6 +67,18 @@ impl Inner {
         for (name, value) in &root.defaults.env {
             env.entry(name.clone()).or_insert_with(|| value.clone());
         }
+        let api_token = match self.inside.as_ref().filter(|_| row.spec.self_access) {
+            None => None,
+            Some(inside) => {
+                let token = inside.token(InsideBoot {
+                    workspace: row.id,
+                    boot: row.boot,
+                    owner: row.spec.holder.principal,
+                    expires_at: row.expires_at,
+                });
+                Some(token.await?)
+            }
+        };
         let command = row.spec.command.clone().map(|mut command| {
             command.env = command_env;
             command.background = true;
@@ -77,6 +92,7 @@ impl Inner {
             hostname: row.spec.hostname.clone().unwrap_or_else(|| hostname(row.name.as_str())),
             limits: row.spec.limits.clone(),
             nested: row.spec.nested,
+            api_token,
             ephemeral: row.spec.ephemeral,
             root,
             env,
@@ -197,6 +213,7 @@ impl Inner {
             cwd: boot.root.defaults.cwd,
             user: boot.root.defaults.user,
             hostname: boot.hostname.clone(),
+            api_token: boot.api_token.map(|token| String::clone(&token)),
             command: boot.command,
         };
         Ok(LaunchSpec {

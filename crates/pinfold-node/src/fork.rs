@@ -243,6 +243,7 @@ impl Inner {
             image_name: family.image_name.clone(),
             limits: family.limits.clone(),
             nested: family.spec.nested,
+            self_access: family.spec.self_access,
             unlimited: family.spec.unlimited,
             hostname: None,
             labels: request.labels.clone(),

@@ -248,7 +248,15 @@ impl Guest {
     /// # Errors
     /// `upstream` when nothing listens.
     pub async fn tcp(&self, port: u16) -> Result<TcpTunnel> {
-        TcpTunnel::open(&self.0, port).await
+        TcpTunnel::open(&self.0, &Request::Tcp { port }).await
+    }
+
+    /// The next connection of a program inside to the API's socket; waits for it.
+    ///
+    /// # Errors
+    /// When the workspace has no such socket, or the channel ends.
+    pub async fn api(&self) -> Result<TcpTunnel> {
+        TcpTunnel::open(&self.0, &Request::Api).await
     }
 
     /// TCP ports that something inside listens on.

@@ -1,9 +1,11 @@
 //! What a node is opened with.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use pinfold_store::Store;
 use pinfold_types::{Mode, config::Config};
+
+use crate::Inside;
 
 /// Longest wait for a new guest to answer.
 pub(crate) const GUEST_READY: Duration = Duration::from_secs(15);
@@ -29,6 +31,8 @@ pub struct NodeOptions {
     pub stop_grace: Duration,
     /// How long a throw-away workspace found at recovery waits for its client to come back.
     pub reattach_grace: Duration,
+    /// Who answers programs inside; without one no workspace has a way to the server.
+    pub inside: Option<Arc<dyn Inside>>,
 }
 
 impl NodeOptions {
@@ -50,6 +54,7 @@ impl NodeOptions {
             mode,
             stop_grace: Duration::from_secs(5),
             reattach_grace: Duration::from_secs(30),
+            inside: None,
         }
     }
 }

@@ -230,6 +230,7 @@ impl Inner {
             hostname: hostname(name.as_str()),
             limits: kind.limits.clone(),
             nested: false,
+            api_token: None,
             ephemeral: kind.ephemeral,
             env: root.defaults.env.clone(),
             command: None,

@@ -6,6 +6,7 @@ use pinfold_types::{WorkspaceEvent, WorkspaceState};
 
 use crate::{
     guest::{ExecEvent, Guest},
+    inside::doors,
     lifecycle::ended_boot,
     live::Live,
     node::Inner,
@@ -28,6 +29,11 @@ impl Inner {
         let command = workspace.with_row(|row| row.spec.command.is_some());
         if command {
             tokio::spawn(tail(closing.clone(), Arc::clone(&workspace), Arc::clone(&live)));
+        }
+        let may_ask = workspace.with_row(|row| row.spec.self_access);
+        if let Some(inside) = self.inside.clone().filter(|_| may_ask) {
+            let (workspace, live) = (Arc::clone(&workspace), Arc::clone(&live));
+            tokio::spawn(doors(inside, closing.clone(), workspace, live));
         }
         tokio::spawn(async move {
             tokio::select! {

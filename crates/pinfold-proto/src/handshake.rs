@@ -103,6 +103,9 @@ pub struct GuestConfig {
     /// The workspace's host name, for `HOSTNAME`.
     #[serde(default)]
     pub hostname: String,
+    /// A token for its programs; with one it listens on [`crate::API_SOCKET`] for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_token: Option<String>,
     /// Started at once, before any host has dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<(ExecId, ExecSpec)>,
@@ -122,7 +125,7 @@ impl fmt::Debug for GuestConfig {
 
 impl Drop for GuestConfig {
     fn drop(&mut self) {
-        for value in self.env.values_mut() {
+        for value in self.env.values_mut().chain(&mut self.api_token) {
             value.zeroize();
         }
     }

@@ -26,7 +26,7 @@
 //! | | `message` ([`FileStart`]), `data0`… , `close` | `read`, `archive_get` |
 //! | `data0`…, empty `data0` | `close` (reply) | `write`, `archive_put` |
 //! | `data0`…, empty `data0`, `message` ([`ExecControl`]) | `message` ([`ExecStarted`]), `data1`/`data2`…, `close` (`ExecResult`) | `exec`, `attach` |
-//! | `data0`…, empty `data0` | `message`, `data0`…, empty `data0`, `close` | `tcp` |
+//! | `data0`…, empty `data0` | `message`, `data0`…, empty `data0`, `close` | `tcp`, `api` (the message when a program has connected) |
 //! | | `message`, then `data0` frames with a JSON list of `WatchEvent` each | `watch` |
 //!
 //! An empty `data0` ends that direction; `close` is the last word of the guest and carries the
@@ -65,6 +65,9 @@ pub mod frame;
 pub mod handshake;
 pub mod message;
 pub mod queue;
+
+/// Where programs inside find the server, in workspaces that may ask it for something.
+pub const API_SOCKET: &str = "/run/pinfold/api.sock";
 
 pub use flow::{Credit, Receipt};
 pub use frame::{Decoder, Frame, FrameError, Kind};

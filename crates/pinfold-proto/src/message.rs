@@ -17,6 +17,9 @@ pub const MAX_LIST: usize = 1000;
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
+    /// The next connection of a program inside to [`crate::API_SOCKET`]: a message when there is
+    /// one, then its bytes both ways.
+    Api,
     /// Starts a command.
     Exec {
         /// Chosen by the host, new.
@@ -181,6 +184,7 @@ impl fmt::Debug for Request {
             Self::Watch { .. } => "watch",
             Self::ArchiveGet { .. } => "archive_get",
             Self::ArchivePut { .. } => "archive_put",
+            Self::Api => "api",
             Self::Tcp { .. } => "tcp",
             Self::Ports => "ports",
             Self::Stats => "stats",

@@ -30,6 +30,8 @@ pub struct WorkspaceSpec {
     pub nested: bool,
     /// Created with `allow_unlimited`.
     pub unlimited: bool,
+    /// Its programs are given a token for it, and a way to the server.
+    pub self_access: bool,
     /// Host name inside, when one was asked for.
     pub hostname: Option<String>,
     /// Labels.

@@ -63,6 +63,8 @@ pub struct WorkspacesConfig {
     pub forbid_nested: bool,
     /// Refuse `allow_unlimited` to everyone.
     pub forbid_unlimited: bool,
+    /// Refuse `self_access` to everyone.
+    pub forbid_self_access: bool,
     /// First host uid of the ranges given to workspaces (root mode only); ranges of 65536.
     pub uid_base: u32,
     /// How many ranges.
@@ -106,6 +108,7 @@ impl Default for WorkspacesConfig {
             max_count: 1000,
             forbid_nested: false,
             forbid_unlimited: false,
+            forbid_self_access: false,
             // 0x70000000: above the ranges that user records and container managers use by
             // convention, below 2^31 (systemd's UIDS-GIDS page).
             uid_base: 0x7000_0000,

@@ -38,6 +38,9 @@ pub struct CreateWorkspace {
     pub nested: bool,
     /// Create even where memory, CPU or process limits cannot be enforced. Recorded.
     pub allow_unlimited: bool,
+    /// Give its programs a token for a few operations on it, such as to snapshot and fork it, and
+    /// a socket that leads to the server (AUTH-08). Its forks are given theirs.
+    pub self_access: bool,
     /// Environment of every command. Held in the guest's memory only.
     #[serde(deserialize_with = "unique::map")]
     #[schemars(schema_with = "schema::env")]

@@ -2,6 +2,7 @@
 
 mod compose;
 mod embed;
+mod inside;
 mod keys;
 mod lock;
 mod notify;

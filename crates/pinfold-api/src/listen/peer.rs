@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 
 use pinfold_auth::PeerCredentials;
+use pinfold_types::WorkspaceId;
 
 /// The other end of a connection, in the extensions of each of its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A process of this machine on the unix socket, as the kernel names it.
     Unix(PeerCredentials),
+    /// A program inside this workspace, by the workspace's own channel.
+    Workspace(WorkspaceId),
     /// Somebody over TCP.
     Tcp {
         /// Canonical: an IPv4 address that arrived as `::ffff:…` is an IPv4 address here.
@@ -28,6 +31,7 @@ impl Peer {
     pub const fn is_local(&self) -> bool {
         match self {
             Self::Unix(_) => true,
+            Self::Workspace(_) => false,
             Self::Tcp { address, .. } => address.ip().is_loopback(),
         }
     }
@@ -35,7 +39,7 @@ impl Peer {
     /// Whether nobody on the way can listen.
     pub const fn is_private(&self) -> bool {
         match self {
-            Self::Unix(_) => true,
+            Self::Unix(_) | Self::Workspace(_) => true,
             Self::Tcp { tls, .. } => *tls,
         }
     }

@@ -62,6 +62,7 @@ impl Served {
         let (activity, stop) = (Activity::default(), CancellationToken::new());
         let server = Server {
             listener,
+            inside: pinfold_api::Inside::new().1,
             tcp: vec![Tcp::new(socket, None).expect("a socket")],
             site,
             router: router(Service::new(FakeNode, access.clone(), store, audit, facts)),

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -30,6 +30,8 @@ const MAX_TOKENS: usize = 10_000;
 const MAX_DEPTH: usize = 8;
 /// How long a token that was revoked or has expired is still listed.
 const KEPT: SignedDuration = SignedDuration::from_hours(24 * 30);
+/// How long a boot may take from its token to the moment when its workspace is seen.
+const BEING_MADE: SignedDuration = SignedDuration::from_mins(1);
 /// A token's last use is recorded this often at most.
 const USE_EVERY_MS: i64 = 60_000;
 
@@ -71,6 +73,8 @@ struct Entry {
     body: TokenBody,
     record: TokenRecord,
     used_ms: AtomicI64,
+    /// Of a workspace's own token: the workspace has been there since it was made.
+    seen: AtomicBool,
     /// Cancelled when the token ends: its streams end with it.
     ended: CancellationToken,
 }
@@ -385,7 +389,10 @@ impl Identity {
                 }
                 let used_ms = AtomicI64::new(entry.used_ms.load(Ordering::Relaxed));
                 let ended = entry.ended.clone();
-                tables.tokens.insert(*id, Arc::new(Entry { body, record, used_ms, ended }));
+                tables.tokens.insert(
+                    *id,
+                    Arc::new(Entry { body, record, used_ms, seen: AtomicBool::new(true), ended }),
+                );
                 true
             });
             (revoked, changes)
@@ -445,18 +452,32 @@ impl Identity {
         Ok(NewToken { token: token.reveal().to_string(), info })
     }
 
-    /// Revokes the tokens of workspaces whose boot has ended.
+    /// Revokes the tokens of workspaces whose boot has ended. `stands` knows whether it has;
+    /// `None` where there is no such workspace, or not yet: one is given its token before it is
+    /// there to be seen.
     pub(crate) async fn end_own(
         &self,
-        stands: impl Fn(WorkspaceId, u64) -> bool,
+        stands: impl Fn(WorkspaceId, u64) -> Option<bool>,
         now: Timestamp,
     ) -> Result<()> {
+        let over = |entry: &Entry| {
+            let Some((workspace, boot)) = entry.body.own else { return false };
+            match stands(workspace, boot) {
+                Some(stands) => {
+                    entry.seen.store(true, Ordering::Relaxed);
+                    !stands
+                }
+                None => {
+                    entry.seen.load(Ordering::Relaxed)
+                        || now.duration_since(entry.body.created_at) > BEING_MADE
+                }
+            }
+        };
         let ended: Vec<TokenId> = self
             .read()
             .tokens
             .iter()
-            .filter(|(_, entry)| entry.stands(now))
-            .filter(|(_, entry)| entry.body.own.is_some_and(|(id, boot)| !stands(id, boot)))
+            .filter(|(_, entry)| entry.stands(now) && over(entry))
             .map(|(id, _)| *id)
             .collect();
         for id in ended {
@@ -499,7 +520,13 @@ fn entry(id: TokenId, body: TokenBody) -> Result<Entry> {
         revoked_at: body.revoked_at,
     };
     let used_ms = AtomicI64::new(body.last_used_at.map_or(i64::MIN / 2, Timestamp::as_millisecond));
-    Ok(Entry { body, record, used_ms, ended: CancellationToken::new() })
+    Ok(Entry {
+        body,
+        record,
+        used_ms,
+        seen: AtomicBool::new(false),
+        ended: CancellationToken::new(),
+    })
 }
 
 fn info(entry: &Entry, tables: &Tables) -> TokenInfo {

@@ -97,8 +97,8 @@ impl<N: Node> Service<N> {
         let identity = self.access().identity();
         identity.sweep(now);
         let stands = |id: WorkspaceId, boot: u64| {
-            let info = self.node().get(&id.to_string());
-            info.is_ok_and(|info| info.boot == boot && info.state.is_live())
+            let info = self.node().get(&id.to_string()).ok()?;
+            Some(info.boot == boot && info.state.is_live())
         };
         if let Err(err) = identity.end_own(stands, now).await {
             tracing::warn!(%err, "tokens of workspaces that have ended could not be revoked");

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use pinfold_proto::API_SOCKET;
 use pinfold_types::{Error, exec::check_env};
 use zeroize::Zeroizing;
 
@@ -12,33 +13,40 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// Names and values that every command starts with.
 #[derive(Default)]
-pub struct Environment(BTreeMap<String, Zeroizing<String>>);
+pub struct Environment {
+    given: BTreeMap<String, Zeroizing<String>>,
+    /// Under names that nobody else can set: what begins with `PINFOLD_` is on the block-list.
+    token: Option<Zeroizing<String>>,
+}
 
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Environment({} variables)", self.0.len())
+        write!(f, "Environment({} variables)", self.given.len())
     }
 }
 
 impl Environment {
     /// From the configuration. What the block-list forbids is left out: it comes from images, and
     /// a workspace must not fail to start over it.
-    pub fn new(given: BTreeMap<String, String>) -> Self {
+    pub fn new(given: BTreeMap<String, String>, token: Option<String>) -> Self {
         let fine = |(name, value): (String, String)| {
             let value = Zeroizing::new(value);
             let one = BTreeMap::from([(name.clone(), String::clone(&value))]);
             check_env(&one).is_ok().then_some((name, value))
         };
-        Self(given.into_iter().filter_map(fine).collect())
+        Self {
+            given: given.into_iter().filter_map(fine).collect(),
+            token: token.map(Zeroizing::new),
+        }
     }
 
-    /// Replaces all of it.
+    /// Replaces all that was given; the token stays.
     ///
     /// # Errors
     /// What [`check_env`] refuses; nothing changes then.
     pub fn replace(&mut self, given: BTreeMap<String, String>) -> Result<(), Error> {
         check_env(&given)?;
-        self.0 = given.into_iter().map(|(name, value)| (name, Zeroizing::new(value))).collect();
+        self.given = given.into_iter().map(|(name, value)| (name, Zeroizing::new(value))).collect();
         Ok(())
     }
 
@@ -65,8 +73,11 @@ impl Environment {
         if terminal {
             all.insert("TERM", "xterm-256color");
         }
-        all.extend(self.0.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        all.extend(self.given.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         all.extend(own.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        if let Some(token) = &self.token {
+            all.extend([("PINFOLD_TOKEN", token.as_str()), ("PINFOLD_SOCKET", API_SOCKET)]);
+        }
         all
     }
 }
@@ -81,8 +92,10 @@ mod tests {
         let text = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
         };
-        let mut environment =
-            Environment::new(text(&[("PATH", "/image"), ("LD_PRELOAD", "/x"), ("A", "1")]));
+        let mut environment = Environment::new(
+            text(&[("PATH", "/image"), ("LD_PRELOAD", "/x"), ("A", "1")]),
+            Some("pf_ws_x".into()),
+        );
         let who = Accounts::default().find("root").expect("always");
         let own = text(&[("A", "2")]);
         let all = environment.compose(&who, "box", true, &own);
@@ -91,7 +104,9 @@ mod tests {
             ("/image", "2", "/root", "box")
         );
         assert!(!all.contains_key("LD_PRELOAD"));
+        assert_eq!((all["PINFOLD_TOKEN"], all["PINFOLD_SOCKET"]), ("pf_ws_x", API_SOCKET));
         assert!(environment.replace(text(&[("BASH_ENV", "/x")])).is_err());
+        assert!(environment.replace(text(&[("PINFOLD_TOKEN", "mine")])).is_err());
         environment.replace(text(&[("B", "3")])).expect("allowed");
         let own = BTreeMap::new();
         let all = environment.compose(&who, "", false, &own);

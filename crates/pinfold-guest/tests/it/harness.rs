@@ -57,6 +57,7 @@ impl Box {
             cwd: None,
             user: None,
             hostname: "box".into(),
+            api_token: None,
             command: None,
         };
         change(&mut config);

@@ -17,7 +17,8 @@ use super::{
     link::{self, Users},
 };
 
-/// A connection to a port on the workspace's loopback. Shutting down the writing side leaves the
+/// A connection to a port on the workspace's loopback, or of a program inside to the API's socket.
+/// Shutting down the writing side leaves the
 /// reading side open; dropping it closes both.
 pub struct TcpTunnel {
     call: Call,
@@ -34,8 +35,8 @@ impl fmt::Debug for TcpTunnel {
 }
 
 impl TcpTunnel {
-    pub(super) async fn open(link: &Arc<Users>, port: u16) -> Result<Self> {
-        let call = link::open(link, &Request::Tcp { port }).await?;
+    pub(super) async fn open(link: &Arc<Users>, request: &Request) -> Result<Self> {
+        let call = link::open(link, request).await?;
         call.message::<()>().await?;
         let sender = call.sender();
         Ok(Self { call, sender, rest: Bytes::new(), finished: false, shut: false })

@@ -51,6 +51,7 @@ pub(crate) struct Draft {
     /// Checked: each can be enforced here.
     pub(crate) limits: ResourceLimits,
     pub(crate) nested: bool,
+    pub(crate) self_access: bool,
     pub(crate) unlimited: bool,
     pub(crate) hostname: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -81,7 +82,10 @@ impl Inner {
         let usual = request.name.is_none()
             && request.hostname.is_none()
             && request.command.is_none()
-            && !(request.nested || request.allow_unlimited || request.stopped);
+            && !(request.nested
+                || request.self_access
+                || request.allow_unlimited
+                || request.stopped);
         let mut plan = self.plan_on(image.id, image_name, request, ephemeral)?;
         if usual {
             let limits = plan.row.spec.limits.clone();
@@ -106,6 +110,13 @@ impl Inner {
             )
             .hint("workspaces.forbid_nested is set in config.toml"));
         }
+        if request.self_access && workspaces.forbid_self_access {
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                "programs inside may not ask this server for anything",
+            )
+            .hint("workspaces.forbid_self_access is set in config.toml"));
+        }
         let (unlimited, enforceable) = (request.allow_unlimited, |kind| self.enforceable(kind));
         let limits =
             limits::for_create(&request.limits, workspaces, self.mode, unlimited, &enforceable)?;
@@ -117,6 +128,7 @@ impl Inner {
             image_name,
             limits,
             nested: request.nested,
+            self_access: request.self_access,
             unlimited,
             hostname: request.hostname,
             labels: request.labels,
@@ -153,6 +165,7 @@ impl Inner {
                 statuses: limits::statuses(&draft.limits, &|kind| self.enforceable(kind)),
                 limits: draft.limits,
                 nested: draft.nested,
+                self_access: draft.self_access,
                 unlimited: draft.unlimited,
                 hostname: draft.hostname,
                 labels: draft.labels,

@@ -23,6 +23,9 @@ pub(crate) struct New {
     /// Allow user namespaces inside, for rootless containers; every other wall stands
     #[arg(long)]
     pub(crate) nested: bool,
+    /// Give programs inside a token and a socket, to snapshot and fork this workspace
+    #[arg(long)]
+    pub(crate) self_access: bool,
     /// Go on where memory, CPU or process limits cannot be enforced; recorded
     #[arg(long)]
     pub(crate) allow_unlimited: bool,

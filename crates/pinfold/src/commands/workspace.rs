@@ -37,6 +37,7 @@ pub(super) fn request(new: New) -> Result<CreateWorkspace> {
         image: new.image,
         limits: new.limits.limits()?,
         nested: new.nested,
+        self_access: new.self_access,
         allow_unlimited: new.allow_unlimited,
         env: new.env.into_iter().map(|EnvVar(name, value)| (name, value)).collect(),
         hostname: new.hostname,

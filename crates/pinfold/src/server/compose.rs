@@ -7,12 +7,13 @@ mod tcp;
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use pinfold_api::{
-    Activity, McpConnect, McpHttp, McpStream, Metrics, Server, Site, Tcp, metrics::Address, router,
-    with_mcp,
+    Activity, Inside, McpConnect, McpHttp, McpStream, Metrics, Server, Site, Tcp, metrics::Address,
+    router, with_mcp,
 };
 use pinfold_control::{Access, ServerFacts, Service};
 use pinfold_mcp::{Lines, Served, http::Endpoint, serve_lines};
@@ -25,7 +26,7 @@ use pinfold_types::{Error, Result, config::Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{config, embed, keys, lock::Lock, prepare, ready};
+use super::{config, embed, inside::Answering, keys, lock::Lock, prepare, ready};
 use crate::{args::server::Up, home::Home, output::Output, tls::Certificates};
 
 /// Blocking work (disks, images) has threads of its own; the rest needs few.
@@ -85,13 +86,16 @@ async fn serve(
     let bound = tcp::bind(addresses)?;
     let site = Site::new(&config, bound.addresses());
     let streams = config.streams.clone();
-    let options = NodeOptions::new(
+    let (doorstep, inside) = Inside::new();
+    let mut options = NodeOptions::new(
         home.path().to_owned(),
         config,
         store.clone(),
         embed::program(home, "pinfold-launcher")?,
         embed::program(home, "pinfold-guest")?,
     );
+    let answering = Answering { access: access.clone(), audit: audit.clone(), doorstep };
+    options.inside = Some(Arc::new(answering));
     let (node, recovered) = LocalNode::open(options).await?;
     tracing::info!(actions = recovered.len(), "recovery is done");
     let facts = ServerFacts {
@@ -124,6 +128,7 @@ async fn serve(
     let server = Server {
         listener: listening.listener()?,
         tcp: tcp.collect::<Result<_>>()?,
+        inside,
         site,
         router: with_mcp(router(service.clone()), mcp(service.clone()), over_http),
         access,
