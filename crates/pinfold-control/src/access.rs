@@ -203,7 +203,7 @@ impl<N: Node> Service<N> {
                 access.sessions.check(session, principal.id())?;
             }
             let owner = matches!(principal.kind(), PrincipalKind::Owner { .. });
-            let rate = access.rates.take(principal.id(), owner, O::INFO.rate, now)?;
+            let rate = access.rates.take(principal.id(), owner, O::INFO.rate, now).await?;
             let facts = self.facts(caller, &object, now).await?;
             let grant = access.authorizer.authorize::<O>(caller, object.clone(), facts)?;
             Ok((grant, rate))

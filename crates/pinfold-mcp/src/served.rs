@@ -102,7 +102,7 @@ impl<N: Node> Host for Served<N> {
         }
         // What needs a right is counted when that is granted.
         if needs.is_empty() && matches!(message, JsonRpcMessage::Request(_)) {
-            self.service.admit(caller)?;
+            self.service.admit(caller).await?;
         }
         Ok(())
     }

@@ -117,6 +117,12 @@ pub enum StoreError {
     /// The store was closed, or its writer ended.
     #[error("the state database is closed")]
     Closed,
+    /// More waits to be written than may.
+    #[error("{jobs} changes of the state wait to be written, which is as many as may")]
+    Full {
+        /// How many.
+        jobs: usize,
+    },
 }
 
 /// SQLite's primary result code (<https://www.sqlite.org/rescode.html>), if that is what failed.
@@ -209,6 +215,12 @@ impl From<StoreError> for Error {
             | StoreError::BadValue { .. } => return Self::internal(context),
             StoreError::Closed => Self::new(ErrorCode::Unavailable, message)
                 .hint("the server is shutting down; ask again in a moment"),
+            StoreError::Full { .. } => {
+                let mut error = Self::new(ErrorCode::Unavailable, message)
+                    .hint("the disk does not keep up; ask again in a moment");
+                error.retry_after_ms = Some(1000);
+                error
+            }
         }
         .context(context)
     }

@@ -9,7 +9,10 @@ use std::{
 use jiff::Timestamp;
 use pinfold_types::{Error, Result, SnapshotId, WorkspaceId, WorkspaceName};
 use sqlx::SqlitePool;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot, watch,
+};
 
 use crate::{
     Change, Event, EventRow, SnapshotRow, StoreError, StoreStats, WorkspaceRow, connect, read,
@@ -107,6 +110,25 @@ impl Store {
         let job = Job { changes, reply: Some(reply), close: false };
         self.inner.queue.send(job).await.map_err(|_| StoreError::Closed)?;
         done.await.map_err(|_| Error::from(StoreError::Closed))?
+    }
+
+    /// Queues changes in order with all others, at once, so that what is done under a lock is
+    /// written in the order in which it was done. The future is done when they are on the disk;
+    /// dropped, it takes nothing back.
+    ///
+    /// # Errors
+    /// When too many wait already, which makes none of them.
+    pub fn submit(
+        &self,
+        changes: Vec<Change>,
+    ) -> Result<impl Future<Output = Result<()>> + Send + use<>> {
+        let (reply, done) = oneshot::channel();
+        let job = Job { changes, reply: Some(reply), close: false };
+        self.inner.queue.try_send(job).map_err(|err| match err {
+            TrySendError::Full(_) => StoreError::Full { jobs: MAX_QUEUE },
+            TrySendError::Closed(_) => StoreError::Closed,
+        })?;
+        Ok(async move { done.await.map_err(|_| Error::from(StoreError::Closed))? })
     }
 
     /// Queues changes in order with all others, and returns before they are on the disk: they

@@ -2,13 +2,13 @@
 //! everybody together (AUTH-13, F-14, F-15).
 //!
 //! A bucket belongs to a principal, so its sessions, tokens, surfaces and connections share it. What
-//! is recorded of a bucket is never more than what is in it: a piece is written off before it is
-//! used up, and time counts from the start of the server on, so a restart, clean or not, gives
-//! nothing away.
+//! is recorded of a bucket is never more than what is in it: a piece is written off, and that is on
+//! the disk, before a call is let through that uses it. Time counts from the start of the server
+//! on. So a restart, clean or not, gives nothing away.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
@@ -41,8 +41,18 @@ pub struct RateState {
 struct Bucket {
     level: f64,
     at: Timestamp,
-    /// What the record says; never more than `level`.
+    /// Most that the record on the disk can say.
     recorded: f64,
+    /// Number of its last record.
+    writes: u64,
+}
+
+/// What has to be on the disk before a call goes on.
+#[derive(Debug)]
+struct WriteOff {
+    key: Key,
+    write: u64,
+    level: f64,
 }
 
 type Key = (Option<PrincipalId>, RateClass);
@@ -62,13 +72,14 @@ impl Rates {
             // A record that cannot be read is an empty bucket: nothing is given away.
             let Some(key) = key_of(&id) else { continue };
             let level = body.parse().ok().filter(|level: &f64| level.is_finite()).unwrap_or(0.0);
-            buckets.insert(key, Bucket { level, at: now, recorded: level });
+            buckets.insert(key, Bucket { level, at: now, recorded: level, writes: 0 });
         }
         Ok(Self { config, buckets: Mutex::new(buckets), store })
     }
 
-    /// Takes one call out of the principal's bucket and out of everybody's.
-    pub(crate) fn take(
+    /// Takes one call out of the principal's bucket and out of everybody's. Waits for the disk once
+    /// for each piece of a bucket.
+    pub(crate) async fn take(
         &self,
         principal: PrincipalId,
         owner: bool,
@@ -80,7 +91,40 @@ impl Rates {
         if own.is_none() && all.is_none() {
             return Ok(None);
         }
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let (state, written_off, written) = {
+            let mut buckets = self.lock();
+            let (state, written_off) =
+                self.take_from(&mut buckets, principal, [own, all], class, now)?;
+            let changes: Vec<_> = written_off.iter().map(|off| put(off.key, off.level)).collect();
+            // Under the lock: the last record of a bucket is the last one on the disk.
+            let written = if changes.is_empty() { None } else { Some(self.store.submit(changes)?) };
+            (state, written_off, written)
+        };
+        if let Some(written) = written {
+            written.await?;
+            let mut buckets = self.lock();
+            for off in written_off {
+                // A later record says what the disk says, or will.
+                if let Some(bucket) = buckets.get_mut(&off.key).filter(|b| b.writes == off.write) {
+                    bucket.recorded = off.level;
+                }
+            }
+        }
+        Ok(state)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Bucket>> {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_from(
+        &self,
+        buckets: &mut HashMap<Key, Bucket>,
+        principal: PrincipalId,
+        [own, all]: [Option<Rate>; 2],
+        class: RateClass,
+        now: Timestamp,
+    ) -> Result<(Option<RateState>, Vec<WriteOff>)> {
         if buckets.len() >= MAX_BUCKETS {
             let config = &self.config;
             buckets.retain(|key, bucket| {
@@ -89,7 +133,6 @@ impl Rates {
                     .is_some_and(|rate| filled(bucket, rate, now) < f64::from(rate.burst))
             });
         }
-        let mut changes = Vec::new();
         // Both are looked at before either pays.
         let keys = [(Some(principal), own, "your"), (None, all, "everybody's")];
         for (who, rate, whose) in keys {
@@ -101,29 +144,30 @@ impl Rates {
                 return Err(limited(class, rate, whose, bucket.level));
             }
         }
-        let mut state = None;
+        let (mut state, mut written_off) = (None, Vec::new());
         for (who, rate, _) in keys {
             let Some(rate) = rate else { continue };
-            let Some(bucket) = buckets.get_mut(&(who, class)) else { continue };
+            let key = (who, class);
+            let Some(bucket) = buckets.get_mut(&key) else { continue };
             bucket.level -= 1.0;
             let piece = f64::from(rate.burst) * PIECE;
-            if bucket.level < bucket.recorded || bucket.level > bucket.recorded + 2.0 * piece + 1.0
-            {
-                bucket.recorded = (bucket.level - piece).max(0.0);
-                changes.push(Change::PutRecord {
-                    kind: KIND,
-                    id: id_of((who, class)),
-                    body: bucket.recorded.to_string(),
-                });
+            let level = (bucket.level - piece).max(0.0);
+            if bucket.level < bucket.recorded {
+                bucket.writes += 1;
+                written_off.push(WriteOff { key, write: bucket.writes, level });
+            } else if bucket.level > bucket.recorded + 2.0 * piece + 1.0 {
+                // That more is in it than the disk says is nothing to wait for.
+                (bucket.writes, bucket.recorded) = (bucket.writes + 1, level);
+                self.store.apply_relaxed(vec![put(key, level)]);
             }
             state = state.or(Some(told(bucket, rate)));
         }
-        drop(buckets);
-        if !changes.is_empty() {
-            self.store.apply_relaxed(changes);
-        }
-        Ok(state)
+        Ok((state, written_off))
     }
+}
+
+fn put(key: Key, level: f64) -> Change {
+    Change::PutRecord { kind: KIND, id: id_of(key), body: level.to_string() }
 }
 
 fn rate(table: &RateTable, class: RateClass) -> Option<Rate> {
@@ -138,7 +182,7 @@ fn rate(table: &RateTable, class: RateClass) -> Option<Rate> {
 
 fn full(rate: Rate, now: Timestamp) -> Bucket {
     let level = f64::from(rate.burst);
-    Bucket { level, at: now, recorded: level }
+    Bucket { level, at: now, recorded: level, writes: 0 }
 }
 
 /// What is in it after the time that has passed. A clock that goes backwards adds nothing.
@@ -208,9 +252,9 @@ mod tests {
         Store::open(dir.path().join("state.db")).await.expect("a store")
     }
 
-    fn calls(rates: &Rates, who: PrincipalId, now: Timestamp) -> u32 {
+    async fn calls(rates: &Rates, who: PrincipalId, now: Timestamp) -> u32 {
         let mut made = 0;
-        while rates.take(who, false, RateClass::Create, now).is_ok() {
+        while rates.take(who, false, RateClass::Create, now).await.is_ok() {
             made += 1;
         }
         made
@@ -224,16 +268,16 @@ mod tests {
         let (who, other) = (PrincipalId::generate(), PrincipalId::generate());
         let store = store(&dir).await;
         let rates = Rates::open(limits.clone(), store.clone(), now).await.expect("opens");
-        assert_eq!(calls(&rates, who, now), 20);
-        let refused = rates.take(who, false, RateClass::Create, now).expect_err("empty");
+        assert_eq!(calls(&rates, who, now).await, 20);
+        let refused = rates.take(who, false, RateClass::Create, now).await.expect_err("empty");
         assert_eq!((refused.code, refused.retry_after_ms), (ErrorCode::RateLimited, Some(500)));
         let later = now + SignedDuration::from_secs(3);
-        assert_eq!(calls(&rates, who, later), 6);
-        assert_eq!(calls(&rates, other, later), 20, "a bucket of its own");
+        assert_eq!(calls(&rates, who, later).await, 6);
+        assert_eq!(calls(&rates, other, later).await, 20, "a bucket of its own");
         store.flush().await.expect("written");
         drop(rates);
         let again = Rates::open(limits, store.clone(), later).await.expect("opens again");
-        assert_eq!(calls(&again, who, later), 0, "as empty as it was left");
+        assert_eq!(calls(&again, who, later).await, 0, "as empty as it was left");
         store.close().await;
     }
 
@@ -247,11 +291,11 @@ mod tests {
             let store = store(&dir).await;
             let rates = Rates::open(limits.clone(), store.clone(), now).await.expect("opens");
             for _ in 0..used {
-                rates.take(who, false, RateClass::Create, now).expect("there is room");
+                rates.take(who, false, RateClass::Create, now).await.expect("there is room");
             }
-            store.flush().await.expect("written");
+            // Not flushed: what a kill would have lost is not read again.
             let again = Rates::open(limits.clone(), store.clone(), now).await.expect("opens again");
-            assert!(calls(&again, who, now) <= 50 - used, "after {used}");
+            assert!(calls(&again, who, now).await <= 50 - used, "after {used}");
             store.close().await;
         }
     }
@@ -264,11 +308,11 @@ mod tests {
         let store = store(&dir).await;
         let limits = config(Rate { per_second: 1, burst: 10 }, all);
         let rates = Rates::open(limits, store.clone(), now).await.expect("opens");
-        assert_eq!(calls(&rates, PrincipalId::generate(), now), 10);
-        assert_eq!(calls(&rates, PrincipalId::generate(), now), 5);
+        assert_eq!(calls(&rates, PrincipalId::generate(), now).await, 10);
+        assert_eq!(calls(&rates, PrincipalId::generate(), now).await, 5);
         let back = now - SignedDuration::from_secs(3600);
         assert_eq!(
-            calls(&rates, PrincipalId::generate(), back),
+            calls(&rates, PrincipalId::generate(), back).await,
             0,
             "a clock set back adds nothing"
         );

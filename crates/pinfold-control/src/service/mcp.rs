@@ -77,9 +77,10 @@ impl<N: Node> Service<N> {
     }
 
     /// Counts a request that asks for no grant in the caller's rate, or refuses it.
-    pub fn admit(&self, caller: &Caller) -> Result<Option<RateState>> {
+    pub async fn admit(&self, caller: &Caller) -> Result<Option<RateState>> {
         let principal = caller.principal();
         let owner = matches!(principal.kind(), PrincipalKind::Owner { .. });
-        self.access().rates().take(principal.id(), owner, RateClass::Default, Timestamp::now())
+        let rates = self.access().rates();
+        rates.take(principal.id(), owner, RateClass::Default, Timestamp::now()).await
     }
 }
