@@ -376,10 +376,12 @@ impl Identity {
             let mut changes = Vec::new();
             revoked.retain(|id| {
                 let Some(entry) = tables.tokens.get(id) else { return false };
-                if entry.body.revoked_at.is_some() {
+                let mut body = entry.body.clone();
+                if body.revoked_at.is_some() {
+                    // Whoever did that may not have seen it on the disk yet, or at all.
+                    changes.extend(put(TOKEN, id, &body));
                     return false;
                 }
-                let mut body = entry.body.clone();
                 body.revoked_at = Some(now);
                 let mut record = entry.record.clone();
                 record.revoked_at = Some(now);
