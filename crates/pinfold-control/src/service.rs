@@ -191,6 +191,25 @@ impl<N: Node> Service<N> {
         let holder = Holder { ticket: reserved.ticket(), ..holder };
         Ok((reserved, holder))
     }
+
+    /// Holds what was reserved until the node has done its work, also when the caller goes away
+    /// in the middle: the node finishes what it began, and what it makes must fit then too.
+    async fn holding<T, F>(&self, reserved: Reservation, work: impl FnOnce(Self) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let work = work(self.clone());
+        if reserved.is_open() {
+            return work.await;
+        }
+        let work = tokio::spawn(async move {
+            let done = work.await;
+            drop(reserved);
+            done
+        });
+        work.await.map_err(Error::internal)?
+    }
 }
 
 /// The limits of a fork: those asked for, over those of its source.

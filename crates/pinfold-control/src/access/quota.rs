@@ -112,6 +112,11 @@ impl Reservation {
         Self { quotas: None, ticket: 0 }
     }
 
+    /// Whether nothing is reserved.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.quotas.is_none()
+    }
+
     /// What ties the workspaces that are made to it.
     pub(crate) const fn ticket(&self) -> u64 {
         self.ticket

@@ -157,12 +157,14 @@ impl<N: Node> Service<N> {
         for held in held {
             let to = self.access().holder(caller);
             let changes_hands = to.principal != held.holder.principal;
-            let (_reserved, to) = if changes_hands {
+            let (reserved, to) = if changes_hands {
                 self.reserve(caller, &held.limits, 1)?
             } else {
                 (crate::access::quota::Reservation::open(), to)
             };
-            self.node().hand_over(&held.id.to_string(), held.holder, to).await?;
+            let (id, from) = (held.id.to_string(), held.holder);
+            let hand_over = |this: Self| async move { this.node().hand_over(&id, from, to).await };
+            self.holding(reserved, hand_over).await?;
             taken.push(held.id);
         }
         Ok(taken)

@@ -113,9 +113,12 @@ impl<N: Node> Service<N> {
             self.reserve(call.caller(), &limits, u64::from(request.count))
         });
         let result = match reserved {
-            Ok((_reserved, holder)) => {
+            Ok((reserved, holder)) => {
+                let id = call.reference().to_owned();
                 let request = ForkWorkspace { holder, ..request };
-                self.node().fork_snapshot(call.reference(), request).await
+                let make =
+                    |this: Self| async move { this.node().fork_snapshot(&id, request).await };
+                self.holding(reserved, make).await
             }
             Err(refused) => Err(refused),
         };

@@ -37,8 +37,10 @@ impl<N: Node> Service<N> {
         let call = self.enter(grant)?;
         let result = match self.reserve_new(call.caller(), &request) {
             // What was reserved is given up once the workspace is there.
-            Ok((_reserved, holder)) => {
-                self.node().create(CreateWorkspace { holder, ..request }).await
+            Ok((reserved, holder)) => {
+                let request = CreateWorkspace { holder, ..request };
+                let make = |this: Self| async move { this.node().create(request).await };
+                self.holding(reserved, make).await
             }
             Err(refused) => Err(refused),
         };
@@ -76,9 +78,11 @@ impl<N: Node> Service<N> {
         check::run(&request)?;
         let call = self.enter(grant)?;
         let result = match self.reserve_new(call.caller(), &request.workspace) {
-            Ok((_reserved, holder)) => {
+            Ok((reserved, holder)) => {
                 let workspace = CreateWorkspace { holder, ..request.workspace };
-                self.node().run(RunRequest { workspace, ..request }).await
+                let request = RunRequest { workspace, ..request };
+                let make = |this: Self| async move { this.node().run(request).await };
+                self.holding(reserved, make).await
             }
             Err(refused) => Err(refused),
         };
@@ -107,7 +111,11 @@ impl<N: Node> Service<N> {
         check::update(&change)?;
         let call = self.enter(grant)?;
         let result = match self.reserve_wider(&call, &change) {
-            Ok(_reserved) => self.node().update(call.reference(), change).await,
+            Ok(reserved) => {
+                let id = call.reference().to_owned();
+                let work = |this: Self| async move { this.node().update(&id, change).await };
+                self.holding(reserved, work).await
+            }
             Err(refused) => Err(refused),
         };
         call.end(result).await
@@ -206,8 +214,11 @@ impl<N: Node> Service<N> {
             self.reserve(call.caller(), &limits, u64::from(request.count))
         });
         let result = match reserved {
-            Ok((_reserved, holder)) => {
-                self.node().fork(call.reference(), ForkWorkspace { holder, ..request }).await
+            Ok((reserved, holder)) => {
+                let id = call.reference().to_owned();
+                let request = ForkWorkspace { holder, ..request };
+                let make = |this: Self| async move { this.node().fork(&id, request).await };
+                self.holding(reserved, make).await
             }
             Err(refused) => Err(refused),
         };
