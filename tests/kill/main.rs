@@ -4,6 +4,7 @@
 //! is left of what was removed. A seeded sample runs with the other tests; `make soak` sets
 //! `PINFOLD_KILLS` (and `PINFOLD_SEED` to repeat a run).
 
+mod control;
 mod model;
 mod victims;
 mod worker;
@@ -20,7 +21,7 @@ use testkit::Home;
 
 use crate::{model::Random, victims::Victim, worker::Worker};
 
-fn number(name: &str, default: u64) -> u64 {
+pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
