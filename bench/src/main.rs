@@ -8,6 +8,7 @@
 mod client;
 mod disks;
 mod floor;
+mod gates;
 mod machine;
 mod peers;
 mod report;
@@ -15,6 +16,7 @@ mod root;
 mod stats;
 mod streams;
 mod timer;
+mod ungated;
 mod workspaces;
 
 use std::path::PathBuf;
@@ -27,7 +29,8 @@ const USAGE: &str = "\
 usage: pinfold-bench --pinfold FILE [--report FILE] [--quick] [--only PART]…
        pinfold-bench time COUNT -- PROGRAM [WORD]…   ({} in a word is the run's number)
        pinfold-bench peers    the floor and the peers alone
-parts: create exec rate snapshot fork memory streams";
+       pinfold-bench ungated HOME LAUNCHER GUEST    the node behind bare handlers
+parts: create exec rate snapshot fork memory streams gates";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -54,6 +57,9 @@ fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words.first().is_some_and(|word| word == "time") {
         return timer::child(&words[1..]);
+    }
+    if words.first().is_some_and(|word| word == "ungated") {
+        return ungated::run(&words[1..]);
     }
     ensure!(testkit::is_root(), "the table compares what root can do: run it as root");
     if words.first().is_some_and(|word| word == "peers") {
@@ -88,6 +94,9 @@ fn main() -> anyhow::Result<()> {
     }
     if options.wants("streams") {
         streams::measure(&options, &root, &mut report)?;
+    }
+    if options.wants("gates") {
+        gates::measure(&options, &mut report)?;
     }
     let text = report.markdown();
     println!("{text}");

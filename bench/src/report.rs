@@ -89,6 +89,21 @@ impl Report {
         }
     }
 
+    /// A line as it is.
+    pub(crate) fn cells(&mut self, [who, median, p99, beside]: [String; 4]) {
+        if let Some(section) = self.last() {
+            section.rows.push(Row { who, median, p99, beside });
+        }
+    }
+
+    /// What was seen where there is no aim.
+    pub(crate) fn remark(&mut self, numbers: &str) {
+        if let Some(section) = self.last() {
+            section.verdict.push_str(numbers);
+            eprintln!("bench:   {numbers}");
+        }
+    }
+
     /// Whether the aim was met, and by what number.
     pub(crate) fn verdict(&mut self, met: bool, numbers: &str) {
         if let Some(section) = self.last() {
