@@ -153,3 +153,31 @@ fn tokens_rates_and_the_log_stand_after_a_crash() {
     assert_eq!(house.owner("/api/v1/audit/verify")["whole"], true);
     house.server.stop();
 }
+
+#[test]
+fn a_terminal_needs_its_scope_and_a_foreign_page_is_written_down() {
+    let house = House::new("");
+    let holder = house.token("holder", "{}");
+    holder.post("/api/v1/workspaces", r#"{"name":"w"}"#).ok();
+    let plain = r#"{"name":"plain","same_principal":true,"scopes":["exec:run","exec:read"]}"#;
+    let plain = house.minted(&holder, plain);
+    let path = "/api/v1/workspaces/w/execs";
+    let tty = r#"{"command":{"argv":["sleep","100"]},"tty":{"rows":24,"cols":80}}"#;
+    let refused = plain.post(path, tty);
+    assert_eq!(refused.status, 403, "{}", refused.body);
+    assert!(refused.body.contains("exec:terminal"), "{}", refused.body);
+    plain.post(path, r#"{"command":{"argv":["true"]}}"#).ok();
+    let opened = holder.post(path, tty).ok();
+    let output = format!("{path}/{}/output", opened["id"].as_str().expect("an id"));
+    assert_eq!(plain.get(&output).status, 403, "nor is one that another opened joined");
+
+    let foreign = holder.call_with("POST", path, "Origin: https://evil.example\r\n", Some("{}"));
+    assert_eq!(foreign.status, 403, "{}", foreign.body);
+    let records = testkit::until("the record", std::time::Duration::from_secs(10), || {
+        let records = house.owner("/api/v1/audit?limit=1000");
+        let all = records.as_array().expect("records").clone();
+        all.into_iter().find(|record| record["operation"] == "site.refused")
+    });
+    assert_eq!((&records["surface"], &records["outcome"]), (&"http".into(), &"forbidden".into()));
+    house.server.stop();
+}

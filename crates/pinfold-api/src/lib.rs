@@ -32,5 +32,5 @@ pub use routes::{
     mcp::{McpAnswer, McpConnect, McpHttp, McpStream, with_mcp},
     routed, router,
 };
-pub use site::Site;
+pub use site::{Site, Watchman};
 pub use upgrade::Streams;

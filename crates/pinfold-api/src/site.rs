@@ -14,6 +14,7 @@ mod terminals;
 
 use std::{
     collections::BTreeSet,
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -23,17 +24,22 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use pinfold_auth::Surface;
+use pinfold_control::{Node, Service};
 use pinfold_types::{
-    Error,
+    Error, ErrorCode, RequestId, Result,
     config::{Config, Host, Origin, StreamsConfig, TerminalsConfig},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::judge::{Verdict, judge};
 pub(crate) use self::{
     headers::secure,
     resource::{CalledAs, is_mcp, protected_resource},
     terminals::Terminals,
+};
+use self::{
+    health::Health,
+    judge::{Verdict, judge},
 };
 use crate::{listen::Peer, reply::Failure, streams::bounds::Bounds};
 
@@ -45,6 +51,35 @@ pub struct Site {
     streams: StreamsConfig,
     terminals: TerminalsConfig,
     stop: CancellationToken,
+    watch: Watch,
+}
+
+/// Who is told of what the gate decides, and knows whether the server can work.
+pub trait Watchman: Send + Sync {
+    /// Whether changes can be made; why not.
+    fn ready(&self) -> Result<()>;
+    /// A request was turned away.
+    fn refused(&self, surface: Surface, peer: IpAddr, request: Option<RequestId>, error: &Error);
+}
+
+/// One of them, or nobody.
+#[derive(Clone, Default)]
+struct Watch(Option<Arc<dyn Watchman>>);
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watch").field(&self.0.is_some()).finish()
+    }
+}
+
+impl<N: Node> Watchman for Service<N> {
+    fn ready(&self) -> Result<()> {
+        Self::ready(self)
+    }
+
+    fn refused(&self, surface: Surface, peer: IpAddr, request: Option<RequestId>, error: &Error) {
+        self.turned_away(surface, Some(peer), request, error);
+    }
 }
 
 /// Our own end of a TCP connection, in the extensions of its requests.
@@ -65,6 +100,37 @@ impl Site {
             streams: config.streams.clone(),
             terminals: config.terminals.clone(),
             stop: CancellationToken::new(),
+            watch: Watch::default(),
+        }
+    }
+
+    /// The same, with somebody to tell.
+    #[must_use]
+    pub fn watched_by(self, watchman: impl Watchman + 'static) -> Self {
+        Self { watch: Watch(Some(Arc::new(watchman))), ..self }
+    }
+
+    /// How the server is, for `/readyz`.
+    fn health(&self) -> Health {
+        if self.stop.is_cancelled() {
+            return Health::Leaving;
+        }
+        match self.watch.0.as_ref().map(|watchman| watchman.ready()) {
+            Some(Err(error)) => {
+                tracing::debug!(%error, "not ready");
+                Health::Broken
+            }
+            Some(Ok(())) | None => Health::Ready,
+        }
+    }
+
+    fn tell(&self, peer: Peer, request: &Request, error: &Error) {
+        let (Some(watchman), Peer::Tcp { address, .. }) = (&self.watch.0, peer) else { return };
+        if error.code == ErrorCode::Forbidden {
+            let upgrade = request.headers().contains_key(http::header::UPGRADE);
+            let surface = if upgrade { Surface::WebSocket } else { Surface::Http };
+            let id = request.extensions().get::<RequestId>().copied();
+            watchman.refused(surface, address.ip(), id, error);
         }
     }
 
@@ -104,11 +170,14 @@ pub(crate) async fn gate(
     let verdict = judge(&site, peer, local, &request);
     let mut response = match &verdict {
         Ok(Verdict::Preflight { .. }) => headers::preflight(),
-        Ok(Verdict::Pass { .. }) => match health::answer(&request, site.stop.is_cancelled()) {
+        Ok(Verdict::Pass { .. }) => match health::answer(&request, || site.health()) {
             Some(answer) => answer,
             None => next.run(request).await,
         },
-        Err(error) => Failure(error.clone()).into_response(),
+        Err(error) => {
+            site.tell(peer, &request, error);
+            Failure(error.clone()).into_response()
+        }
     };
     if matches!(peer, Peer::Tcp { .. }) {
         let origin = verdict.ok().and_then(Verdict::allowed);

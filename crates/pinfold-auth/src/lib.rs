@@ -45,5 +45,5 @@ pub use object::{ObjectKind, ObjectRef};
 pub use operation::{Operation, OperationInfo};
 pub use ops::OPERATIONS;
 pub use principal::{Authority, PeerCredentials, Principal, PrincipalKind};
-pub use scope::{SCOPES, ScopeSet};
+pub use scope::{SCOPES, ScopeSet, TERMINAL};
 pub use token::{CredentialClass, MAX_TOKEN_TEXT, NotAToken, Token, TokenHash, TokenKey};

@@ -6,9 +6,13 @@ use pinfold_types::{Error, ErrorCode, Result, access::MAX_SCOPES, name::excerpt}
 
 use crate::OPERATIONS;
 
+/// What a terminal needs beside the scope of the operation that opens it (AX-12).
+pub const TERMINAL: &str = "exec:terminal";
+
 /// Every scope there is, sorted.
 pub static SCOPES: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
-    let all: BTreeSet<&str> = OPERATIONS.iter().map(|op| op.scope).collect();
+    let all: BTreeSet<&str> =
+        OPERATIONS.iter().map(|op| op.scope).chain(std::iter::once(TERMINAL)).collect();
     all.into_iter().collect()
 });
 

@@ -96,9 +96,11 @@ impl Events {
         }
     }
 
-    /// Records that somebody was nobody. What was presented is not in it.
-    pub(crate) fn unknown(
+    /// Records that somebody was nobody, or came to the wrong door. What was presented is not in
+    /// it.
+    pub(crate) fn stranger(
         &self,
+        what: &'static str,
         surface: Surface,
         peer: Option<std::net::IpAddr>,
         request: Option<RequestId>,
@@ -113,7 +115,7 @@ impl Events {
             strangers.left_out.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let mut event = AuditEvent::new(now, Phase::Security, "auth.failed");
+        let mut event = AuditEvent::new(now, Phase::Security, what);
         event.surface = surface.as_str().into();
         event.peer = peer.map(|address| address.to_string());
         event.request = request.map(|id| id.to_string()).unwrap_or_default();

@@ -172,7 +172,24 @@ impl<N: Node> Service<N> {
         request: Option<RequestId>,
         error: &Error,
     ) {
-        self.inner.events.unknown(surface, peer, request, error);
+        self.inner.events.stranger("auth.failed", surface, peer, request, error);
+    }
+
+    /// Writes down that a request was not for this server, or came from a page that may not send
+    /// it.
+    pub fn turned_away(
+        &self,
+        surface: Surface,
+        peer: Option<std::net::IpAddr>,
+        request: Option<RequestId>,
+        error: &Error,
+    ) {
+        self.inner.events.stranger("site.refused", surface, peer, request, error);
+    }
+
+    /// Whether changes can be made: the audit log takes records.
+    pub fn ready(&self) -> Result<()> {
+        self.inner.events.audit().healthy()
     }
 
     /// Reserves `count` workspaces of these limits for a caller, and says whose they will be.

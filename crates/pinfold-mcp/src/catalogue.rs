@@ -52,7 +52,7 @@ pub const NOT_TOOLS: &[(&str, &str)] = &[
     ("server.recovery", "for whoever runs the server"),
     ("backup.create", "for whoever runs the server"),
     ("event.follow", "a stream of events has no place in a conversation"),
-    ("exec.follow", "exec_attach gives a command's output"),
+    ("exec.follow", "exec_output gives a command's output"),
     ("audit.list", "for whoever runs the server"),
     ("audit.verify", "for whoever runs the server"),
     ("audit.export", "for whoever runs the server"),

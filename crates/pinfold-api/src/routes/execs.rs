@@ -94,11 +94,8 @@ pub(super) async fn attach<N: Node>(service: Service<N>, call: Call<ops::ExecAtt
     let (grant, parts) = call.into_parts();
     // Everything that can be refused is refused before the handshake.
     let upgrade = Upgrade::new(parts)?;
-    let session = if upgrade.terminals().check(true).is_ok() {
-        service.attach(grant, exec, from).await?
-    } else {
-        service.attach_without_terminal(grant, exec, from).await?
-    };
+    let terminal = upgrade.terminals().check(true).is_ok();
+    let session = service.attach(grant, exec, from, terminal).await?;
     Ok(upgrade.run(move |socket| carry(socket, Counted(session))))
 }
 

@@ -60,12 +60,13 @@ impl Served {
         let audit = AuditLog::open(&directory.path().join("audit"), key, AuditOptions::default());
         let audit = audit.expect("an audit log");
         let (activity, stop) = (Activity::default(), CancellationToken::new());
+        let service = Service::new(FakeNode, access.clone(), store, audit, facts);
         let server = Server {
             listener,
             inside: pinfold_api::Inside::new().1,
             tcp: vec![Tcp::new(socket, None).expect("a socket")],
-            site,
-            router: router(Service::new(FakeNode, access.clone(), store, audit, facts)),
+            site: site.watched_by(service.clone()),
+            router: router(service),
             access,
             metrics: pinfold_api::Metrics::default(),
             max_connections,

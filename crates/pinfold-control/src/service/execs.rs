@@ -1,13 +1,14 @@
 //! Commands in workspaces.
 
 use jiff::Timestamp;
-use pinfold_auth::{Grant, ops};
+use pinfold_auth::{Caller, Grant, Operation, TERMINAL, ops};
 use pinfold_types::{
     Error, ErrorCode, ExecId, Result,
     api::SignalExec,
     exec::{ExecInfo, ExecSpec},
 };
 
+use super::Call;
 use crate::{ExecSession, Node, Service, Tracked, check};
 
 impl<N: Node> Service<N> {
@@ -19,7 +20,10 @@ impl<N: Node> Service<N> {
     ) -> Result<Tracked<N::Exec>> {
         spec.check()?;
         let call = self.enter(grant)?;
-        let result = self.node().exec(call.reference(), spec).await;
+        let result = match may_have_terminal(call.caller(), spec.tty.is_some()) {
+            Ok(()) => self.node().exec(call.reference(), spec).await,
+            Err(refused) => Err(refused),
+        };
         call.stream(result).await
     }
 
@@ -33,7 +37,10 @@ impl<N: Node> Service<N> {
         let (command, tty) = (spec.command.clone(), spec.tty.is_some());
         let call = self.enter(grant)?;
         let spec = ExecSpec { background: true, ..spec };
-        let result = self.node().exec(call.reference(), spec).await;
+        let result = match may_have_terminal(call.caller(), tty) {
+            Ok(()) => self.node().exec(call.reference(), spec).await,
+            Err(refused) => Err(refused),
+        };
         // Dropping the session detaches, and a command in the background goes on.
         let result = result.map(|session| {
             let start = session.start();
@@ -57,32 +64,21 @@ impl<N: Node> Service<N> {
         call.end(result).await
     }
 
-    /// Joins a command's streams.
+    /// Joins a command's streams. `terminal` says whether terminals are for where the caller is
+    /// (AX-12); without, a command that has one is refused.
     pub async fn attach(
         &self,
         grant: Grant<ops::ExecAttach>,
         exec: ExecId,
         from: Option<u64>,
+        terminal: bool,
     ) -> Result<Tracked<N::Exec>> {
         let call = self.enter(grant)?;
-        let result = self.node().attach(call.reference(), exec, from).await;
+        let result = self.join(&call, exec, from, terminal).await;
         call.stream(result).await
     }
 
-    /// The same for a caller who may not have a terminal (AX-12): a command that has one is
-    /// refused.
-    pub async fn attach_without_terminal(
-        &self,
-        grant: Grant<ops::ExecAttach>,
-        exec: ExecId,
-        from: Option<u64>,
-    ) -> Result<Tracked<N::Exec>> {
-        let call = self.enter(grant)?;
-        let result = self.join(call.reference(), exec, from, false).await;
-        call.stream(result).await
-    }
-
-    /// Joins a command's output alone. `terminal` says whether the caller may have one.
+    /// Joins a command's output alone; otherwise the same.
     pub async fn follow_exec(
         &self,
         grant: Grant<ops::ExecFollow>,
@@ -91,25 +87,28 @@ impl<N: Node> Service<N> {
         terminal: bool,
     ) -> Result<Tracked<N::Exec>> {
         let call = self.enter(grant)?;
-        let result = self.join(call.reference(), exec, from, terminal).await;
+        let result = self.join(&call, exec, from, terminal).await;
         call.stream(result).await
     }
 
-    async fn join(
+    async fn join<O: Operation>(
         &self,
-        workspace: &str,
+        call: &Call<O>,
         exec: ExecId,
         from: Option<u64>,
         terminal: bool,
     ) -> Result<N::Exec> {
-        if !terminal {
+        let workspace = call.reference();
+        let allowed = may_have_terminal(call.caller(), true).and_then(|()| {
+            let elsewhere = "terminals are not for other machines";
+            let refused = || Error::new(ErrorCode::Forbidden, elsewhere);
+            let hint = "terminals.remote allows them, over TLS";
+            if terminal { Ok(()) } else { Err(refused().hint(hint)) }
+        });
+        if let Err(refused) = allowed {
             let known = self.node().execs(workspace).await?;
             if known.iter().any(|known| known.id == exec && known.tty) {
-                return Err(Error::new(
-                    ErrorCode::Forbidden,
-                    format!("{exec} has a terminal, and terminals are not for other machines"),
-                )
-                .hint("terminals.remote allows them, over TLS"));
+                return Err(refused);
             }
         }
         self.node().attach(workspace, exec, from).await
@@ -127,4 +126,13 @@ impl<N: Node> Service<N> {
         let result = self.node().signal(call.reference(), exec, request.signal).await;
         call.end(result).await
     }
+}
+
+/// Whether a caller's credential is good for a terminal, where it wants one (AX-12).
+pub(super) fn may_have_terminal(caller: &Caller, wanted: bool) -> Result<()> {
+    if !wanted || caller.principal().authority().scopes.allows(TERMINAL) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::Forbidden, format!("a terminal needs the scope {TERMINAL}"))
+        .hint("run it without a terminal, or use a token that has the scope"))
 }

@@ -11,7 +11,7 @@ use pinfold_types::{
     },
 };
 
-use super::{Call, narrowed};
+use super::{Call, execs::may_have_terminal, narrowed};
 use crate::{Node, Service, Tracked, access::quota::Reservation, check, page::page};
 
 fn id_of(info: &WorkspaceInfo) -> Vec<String> {
@@ -77,7 +77,10 @@ impl<N: Node> Service<N> {
     ) -> Result<(WorkspaceInfo, Tracked<N::Exec>)> {
         check::run(&request)?;
         let call = self.enter(grant)?;
-        let result = match self.reserve_new(call.caller(), &request.workspace) {
+        let terminal = request.exec.as_ref().is_some_and(|spec| spec.tty.is_some());
+        let allowed = may_have_terminal(call.caller(), terminal);
+        let reserved = allowed.and_then(|()| self.reserve_new(call.caller(), &request.workspace));
+        let result = match reserved {
             Ok((reserved, holder)) => {
                 let workspace = CreateWorkspace { holder, ..request.workspace };
                 let request = RunRequest { workspace, ..request };

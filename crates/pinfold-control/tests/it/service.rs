@@ -309,7 +309,7 @@ fn every_operation_has_its_function() {
         exec ExecRun(_),
         start_exec ExecStart(_),
         execs ExecList(),
-        attach ExecAttach(_, _),
+        attach ExecAttach(_, _, _),
         follow_exec ExecFollow(_, _, _),
         signal_exec ExecSignal(_, _),
         stat_file FileStat(_),

@@ -289,7 +289,7 @@ impl<N: Node> Tool<N> for Output {
         let mut command = CommandView::from(&info);
         let grant = call.on::<ops::ExecAttach>(&input.workspace).await?;
         let asked = input.from.unwrap_or(0);
-        let mut session = call.service.attach(grant, exec, Some(asked)).await?;
+        let mut session = call.service.attach(grant, exec, Some(asked), true).await?;
         let start = session.start();
         let wanted = Wanted { limit, wait: Duration::from_millis(wait), end: input.until_end };
         let Taken { mut bytes, result } = take(&mut call, &mut *session, &wanted).await?;
@@ -412,7 +412,7 @@ pub(crate) async fn held<N: Node>(
 ) -> Result<Bytes> {
     find(call, workspace, exec).await?;
     let grant = call.on::<ops::ExecAttach>(workspace).await?;
-    let mut session = call.service.attach(grant, exec, Some(from)).await?;
+    let mut session = call.service.attach(grant, exec, Some(from), true).await?;
     let wanted = Wanted { limit, wait: Duration::ZERO, end: false };
     Ok(take(call, &mut *session, &wanted).await?.bytes.into())
 }

@@ -129,7 +129,7 @@ async fn serve(
         listener: listening.listener()?,
         tcp: tcp.collect::<Result<_>>()?,
         inside,
-        site,
+        site: site.watched_by(service.clone()),
         router: with_mcp(router(service.clone()), mcp(service.clone()), over_http),
         access,
         metrics: numbers,
