@@ -28,12 +28,15 @@ use rmcp::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::host::{Host, Lease, Refusal};
 use self::{
     doorway::Doorway,
     refuse::{refused, unknown_session},
     session::{Owner, Session},
     sessions::Sessions,
+};
+pub use self::{
+    host::{Host, Lease, Refusal},
+    streams::Hangup,
 };
 use crate::message;
 
@@ -91,7 +94,7 @@ impl<H: Host> Endpoint<H> {
         }
     }
 
-    async fn post(&self, parts: Parts, body: ByteStream, caller: &Caller) -> Served {
+    async fn post(&self, mut parts: Parts, body: ByteStream, caller: &Caller) -> Served {
         head::post(&parts.headers)?;
         let text = head::collect(&parts.headers, body)
             .await
@@ -123,6 +126,9 @@ impl<H: Host> Endpoint<H> {
             }
             _ => None,
         };
+        if let Some(opened) = &answer {
+            parts.extensions.insert(opened.hangup());
+        }
         let doorway = Doorway::within(Arc::clone(&session), answer);
         Ok(self.within(parts, text, &session, doorway, caller).await)
     }

@@ -41,14 +41,14 @@ pub fn serve_lines<N: Node>(
 
 async fn serve<N: Node>(service: Service<N>, caller: Caller, lines: Lines) {
     let transport = LineTransport { lines, waiting: watch::Sender::new(0), begun: false };
-    match serve_server(Handler::new(service, caller), transport).await {
-        Ok(running) => {
-            if let Err(error) = running.waiting().await {
-                tracing::error!(%error, "an MCP session broke");
-            }
+    // One that is gone before it said what it wants is no matter. What it did say is in the error,
+    // and not for the log.
+    if let Ok(running) = serve_server(Handler::new(service, caller), transport).await {
+        if let Err(error) = running.waiting().await {
+            tracing::error!(%error, "an MCP session broke");
         }
-        // Gone before it said what it wants. What it did say is in the error, and not for the log.
-        Err(_) => tracing::debug!("an MCP session did not begin"),
+    } else {
+        tracing::debug!("an MCP session did not begin");
     }
 }
 

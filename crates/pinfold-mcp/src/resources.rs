@@ -105,7 +105,7 @@ pub(crate) fn needs(address: &str) -> Vec<&'static str> {
         Ok(Address::Workspace(_)) => vec!["workspace.read"],
         Ok(Address::Logs(_)) => vec!["workspace.logs"],
         Ok(Address::File { .. }) => vec!["file.read"],
-        Ok(Address::Output { .. }) => vec!["exec.attach"],
+        Ok(Address::Output { .. }) => vec!["exec.list", "exec.attach"],
         Err(_) => Vec::new(),
     }
 }

@@ -71,22 +71,21 @@ impl<N: Node> Served<N> {
         calls.insert(id, Arc::downgrade(&fresh));
         fresh
     }
+}
 
-    /// Operations that a message needs the right to.
-    fn needs(&self, message: &ClientJsonRpcMessage) -> Vec<&'static str> {
-        let JsonRpcMessage::Request(request) = message else { return Vec::new() };
-        match &request.request {
-            ClientRequest::InitializeRequest(_) => vec!["mcp.connect"],
-            ClientRequest::CallToolRequest(call) => {
-                let called = |entry: &&Entry<N>| entry.info.name == call.params.name;
-                let arguments = call.params.arguments.clone().unwrap_or_default();
-                let entry = self.tools.iter().find(called);
-                entry.map(|entry| (entry.needs)(&arguments)).unwrap_or_default()
-            }
-            ClientRequest::ListResourcesRequest(_) => vec!["workspace.list"],
-            ClientRequest::ReadResourceRequest(read) => resources::needs(&read.params.uri),
-            _ => Vec::new(),
+/// Operations that a message needs the right to.
+fn needs<N: Node>(tools: &[Entry<N>], message: &ClientJsonRpcMessage) -> Vec<&'static str> {
+    let JsonRpcMessage::Request(request) = message else { return Vec::new() };
+    match &request.request {
+        ClientRequest::InitializeRequest(_) => vec!["mcp.connect"],
+        ClientRequest::CallToolRequest(call) => {
+            let entry = tools.iter().find(|entry| entry.info.name == call.params.name);
+            let arguments = call.params.arguments.clone().unwrap_or_default();
+            entry.map(|entry| (entry.needs)(&arguments)).unwrap_or_default()
         }
+        ClientRequest::ListResourcesRequest(_) => vec!["workspace.list"],
+        ClientRequest::ReadResourceRequest(read) => resources::needs(&read.params.uri),
+        _ => Vec::new(),
     }
 }
 
@@ -95,7 +94,7 @@ impl<N: Node> Host for Served<N> {
     type Lease = Held<N>;
 
     async fn admit(&self, caller: &Caller, message: &ClientJsonRpcMessage) -> Result<(), Refusal> {
-        let needs = self.needs(message);
+        let needs = needs(&self.tools, message);
         // A client that came in by OAuth can ask its user for more; to others a tool says it.
         if caller.principal().class() == CredentialClass::Mcp {
             step_up(caller, &needs)?;
@@ -172,4 +171,94 @@ fn step_up(caller: &Caller, needs: &[&str]) -> Result<(), Refusal> {
         error: error.hint("ask the user to allow it: authorize again with the scopes given"),
         scope: Some(scopes.join(" ")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use pinfold_auth::{Authenticator, Authority, ScopeSet, Surface, Token, TokenKey, TokenRecord};
+    use pinfold_node::LocalNode;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn message(method: &str, params: &Value) -> ClientJsonRpcMessage {
+        let text = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        serde_json::from_value(text).expect("a message")
+    }
+
+    fn call(tool: &str, arguments: &Value) -> ClientJsonRpcMessage {
+        message("tools/call", &json!({"name": tool, "arguments": arguments}))
+    }
+
+    fn caller(scopes: &[&str]) -> Caller {
+        let authenticator = Authenticator::new(0, TokenKey::new([1; 32]));
+        let token = Token::generate(CredentialClass::Mcp).expect("random");
+        let scopes = ScopeSet::parse(scopes).expect("scopes");
+        let record = TokenRecord {
+            id: token.id(),
+            class: token.class(),
+            hash: authenticator.hash(&token),
+            principal: PrincipalId::generate(),
+            name: "client".into(),
+            authority: Authority { scopes, ..Authority::all() },
+            workspace: None,
+            session: None,
+            expires_at: None,
+            revoked_at: None,
+        };
+        let text = token.reveal();
+        let now = Timestamp::UNIX_EPOCH;
+        let principal = authenticator.bearer(&text, Surface::Mcp, now, |_| Some(&record));
+        Caller::new(principal.expect("it stands"), Surface::Mcp)
+    }
+
+    #[test]
+    fn what_a_message_needs_depends_on_what_it_asks_for() {
+        let tools = catalogue::tools::<LocalNode>();
+        let control = |action: &str| json!({"workspace": "a", "action": action});
+        for (asked, wanted) in [
+            (call("exec", &json!({})), vec!["exec.run"]),
+            (call("workspace_info", &json!({})), vec!["workspace.read"]),
+            (call("workspace_control", &control("pause")), vec!["workspace.pause"]),
+            (call("workspace_control", &control("nonsense")), vec![]),
+            (
+                call("workspace_fork", &json!({"workspace": "a", "commands": ["true"]})),
+                vec!["workspace.fork", "exec.start"],
+            ),
+            (call("workspace_fork", &json!({"snapshot": "a"})), vec!["snapshot.fork"]),
+            (
+                call("server_info", &json!({"check": true})),
+                vec!["server.read", "image.list", "server.doctor"],
+            ),
+            (call("snapshot_list", &json!({})), vec!["snapshot.list"]),
+            (call("session_adopt", &json!({"session": "s"})), vec!["session.takeover"]),
+            (call("file_manage", &json!({"action": "chmod"})), vec!["file.chmod"]),
+            (call("no_such_tool", &json!({})), vec![]),
+            (message("resources/list", &json!({})), vec!["workspace.list"]),
+            (
+                message("resources/read", &json!({"uri": "pinfold://workspace/a/file/x"})),
+                vec!["file.read"],
+            ),
+            (message("resources/read", &json!({"uri": "file:///etc/passwd"})), vec![]),
+            (message("tools/list", &json!({})), vec![]),
+        ] {
+            assert_eq!(needs(&tools, &asked), wanted, "{asked:?}");
+        }
+        for entry in &tools {
+            for name in (entry.needs)(&rmcp::model::JsonObject::new()) {
+                assert!(entry.info.operations.contains(&name), "{} {name}", entry.info.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_is_told_the_scopes_that_it_has_and_lacks() {
+        let few = caller(&["mcp:connect", "workspace:read"]);
+        assert!(step_up(&few, &["workspace.read", "mcp.connect"]).is_ok());
+        let refused = step_up(&few, &["exec.list", "exec.attach"]).expect_err("lacks both");
+        assert_eq!(refused.error.code, ErrorCode::Forbidden);
+        assert_eq!(refused.scope.as_deref(), Some("mcp:connect workspace:read exec:read exec:run"));
+        assert!(step_up(&caller(&["*"]), &["exec.list", "audit.list"]).is_ok());
+    }
 }

@@ -62,8 +62,7 @@ pub(crate) trait Tool<N: Node>: 'static {
 
     /// The operations that a call with these arguments needs the right to; whatever else it
     /// declares, it does only where it may.
-    fn needs(arguments: &JsonObject) -> Vec<&'static str> {
-        let _any = arguments;
+    fn needs(_arguments: &JsonObject) -> Vec<&'static str> {
         Self::INFO.operations.to_vec()
     }
 

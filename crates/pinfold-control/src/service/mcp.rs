@@ -63,14 +63,12 @@ impl<N: Node> Service<N> {
     ) -> Result<McpSession> {
         let call = self.enter(grant)?;
         let chosen = call.caller().session();
-        let made = match chosen {
-            Some(id) => Ok(id),
-            None => {
-                let principal = call.caller().principal().id();
-                let sessions = self.access().sessions();
-                let made = sessions.create(principal, client, Timestamp::now()).await;
-                made.map(|info| info.id)
-            }
+        let made = if let Some(id) = chosen {
+            Ok(id)
+        } else {
+            let principal = call.caller().principal().id();
+            let made = self.access().sessions().create(principal, client, Timestamp::now()).await;
+            made.map(|info| info.id)
         };
         let id = call.stream_with(made, |id| vec![id.to_string()]).await?;
         Ok(McpSession { access: self.access().clone(), id, own: chosen.is_none() })

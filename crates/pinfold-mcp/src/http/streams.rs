@@ -141,7 +141,9 @@ impl State {
             .filter(|(_, kept)| kept.done.is_some_and(|done| done.elapsed() > KEPT))
             .map(|(id, _)| *id)
             .collect();
-        old.into_iter().for_each(|stream| self.remove(stream));
+        for stream in old {
+            self.remove(stream);
+        }
     }
 
     /// Where a message of the server belongs, and whether it is the last there; `None` when nobody
@@ -314,7 +316,29 @@ pub(crate) struct Opened {
     handed_in: bool,
 }
 
+/// Ends the connection of an answer, and not the call: the client asks again, and reads on.
+#[derive(Clone, Debug)]
+pub struct Hangup {
+    streams: Arc<Streams>,
+    stream: u64,
+}
+
+impl Hangup {
+    /// Does it, for who reads now.
+    pub fn hang_up(&self) {
+        if let Some(kept) = self.streams.lock().all.get_mut(&self.stream) {
+            kept.reader += 1;
+            kept.changed.send_replace(());
+        }
+    }
+}
+
 impl Opened {
+    /// What ends the connection on which it is read.
+    pub(crate) fn hangup(&self) -> Hangup {
+        Hangup { streams: Arc::clone(&self.streams), stream: self.stream }
+    }
+
     /// Reads it from its beginning, now that the request is handed in.
     pub(crate) fn read(mut self) -> impl Stream<Item = ServerSseMessage> + use<> {
         self.handed_in = true;

@@ -223,3 +223,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_connection_that_is_hung_up_loses_nothing() {
+    let streams = Arc::<Streams>::default();
+    streams.prime();
+    let opened = open(&streams, 1, None);
+    let hangup = opened.hangup();
+    let mut reading = Box::pin(opened.read());
+    let (seen, ended) = now(&mut reading);
+    assert!(!ended);
+    hangup.hang_up();
+    assert!(now(&mut reading).1, "the connection ends");
+    streams.say(response(1, "done"));
+    let mut again = Box::pin(streams.resume(&seen[0].0).expect("it is kept"));
+    assert_eq!(now(&mut again).0.len(), 1);
+}
