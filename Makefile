@@ -77,6 +77,10 @@ soak: build ## the long tests: kill-test, 5,000 workspaces, the API; report in d
 schemathesis: build ## the API against its own document, minutes long; not clean yet
 	$(CARGO) test $(LOCKED) -p system-tests --features schemathesis --test openapi
 
+.PHONY: conformance
+conformance: build ## the official MCP conformance runner, against /mcp and against fixtures
+	$(CARGO) test $(LOCKED) --workspace --test it --test mcp scenario
+
 .PHONY: fuzz-smoke
 fuzz-smoke: ## every fuzz target for a minute (60 s; FUZZ_SECONDS changes it)
 	@scripts/fuzz-smoke

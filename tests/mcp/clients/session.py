@@ -1,7 +1,8 @@
-"""A real session with the official Python client over standard input and output.
+"""A real session with the official Python client.
 
-Usage: session.py PINFOLD HOME MODE, where MODE is the client's: "legacy" begins with initialize,
-"auto" takes the newest revision. Ends with an assertion where something is not as it should be.
+Usage: session.py stdio PINFOLD HOME MODE, over standard input and output; or
+session.py http URL TOKEN MODE. MODE is the client's: "legacy" begins with initialize, "auto" takes
+the newest revision. Ends with an assertion where something is not as it should be.
 """
 
 import asyncio
@@ -9,12 +10,22 @@ import base64
 import sys
 import time
 
+import httpx2
 from mcp import StdioServerParameters
 from mcp.client import Client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
-PINFOLD, HOME, MODE = sys.argv[1:]
-SERVER = StdioServerParameters(command=PINFOLD, args=["mcp"], env={"PINFOLD_HOME": HOME})
+TRANSPORT, PLACE, KEY, MODE = sys.argv[1:]
+
+
+def server():
+    """Where the client connects."""
+    if TRANSPORT == "stdio":
+        return StdioServerParameters(command=PLACE, args=["mcp"], env={"PINFOLD_HOME": KEY})
+    headers = {"Authorization": f"Bearer {KEY}"}
+    # A command may be silent for long: the client's own limits count, not the connection's.
+    return streamable_http_client(PLACE, http_client=httpx2.AsyncClient(headers=headers, timeout=90))
 
 
 async def call(client, tool, progress=None, **arguments):
@@ -128,7 +139,7 @@ async def background(client, ws):
 
 
 async def files(client, ws):
-    path = "/work/deep/a.txt"
+    path = "/data/deep/a.txt"
     await call(client, "file_write", workspace=ws, path=path, content="one\ntwo\nthree\n")
     got = await call(client, "file_read", workspace=ws, path=path)
     assert got["content"] == "one\ntwo\nthree\n" and "next_line" not in got, got
@@ -138,34 +149,34 @@ async def files(client, ws):
     assert (await call(client, "file_edit", workspace=ws, path=path, edits=edits))["replaced"] == 1
     text = await refused(client, "file_edit", "unprocessable", workspace=ws, path=path, edits=edits)
     assert "file_read" in text, text
-    found = await call(client, "file_search", workspace=ws, path="/work", pattern="^t.*e$")
+    found = await call(client, "file_search", workspace=ws, path="/data", pattern="^t.*e$")
     assert [(one["path"], one["line"]) for one in found["matches"]] == [(path, 3)], found
-    found = await call(client, "file_search", workspace=ws, path="/work", glob="*.txt")
+    found = await call(client, "file_search", workspace=ws, path="/data", glob="*.txt")
     assert [one["path"] for one in found["matches"]] == [path], found
-    found = await call(client, "file_search", workspace=ws, path="/work", pattern="nothing-like-it")
+    found = await call(client, "file_search", workspace=ws, path="/data", pattern="nothing-like-it")
     assert found["matches"] == [] and not found["more"], found
     raw = bytes(range(256))
     coded = base64.b64encode(raw).decode()
-    await call(client, "file_write", workspace=ws, path="/work/b", content_base64=coded, mode="0600")
-    text = await refused(client, "file_read", "unprocessable", workspace=ws, path="/work/b")
+    await call(client, "file_write", workspace=ws, path="/data/b", content_base64=coded, mode="0600")
+    text = await refused(client, "file_read", "unprocessable", workspace=ws, path="/data/b")
     assert "base64" in text, text
-    got = await call(client, "file_read", workspace=ws, path="/work/b", encoding="base64")
+    got = await call(client, "file_read", workspace=ws, path="/data/b", encoding="base64")
     assert base64.b64decode(got["content"]) == raw, got
-    listed = await call(client, "file_list", workspace=ws, path="/work")
+    listed = await call(client, "file_list", workspace=ws, path="/data")
     kinds = {one["name"]: (one["kind"], one["mode"]) for one in listed["entries"]}
     assert kinds["b"] == ("file", "0600") and kinds["deep"][0] == "directory", kinds
-    await call(client, "file_manage", workspace=ws, action="move", path="/work/b", to="/work/c")
-    await call(client, "file_manage", workspace=ws, action="remove", path="/work/c")
-    await refused(client, "file_list", "not_found", workspace=ws, path="/work/c")
+    await call(client, "file_manage", workspace=ws, action="move", path="/data/b", to="/data/c")
+    await call(client, "file_manage", workspace=ws, action="remove", path="/data/c")
+    await refused(client, "file_list", "not_found", workspace=ws, path="/data/c")
     resource = await client.read_resource(f"pinfold://workspace/{ws}/file{path}")
     assert resource.contents[0].text == "one\n2\nthree\n", resource
 
 
 async def snapshots_and_forks(client, ws):
     taken = (await call(client, "snapshot_create", workspace=ws, name="before"))["snapshot"]
-    await call(client, "file_manage", workspace=ws, action="remove", path="/work", recursive=True)
+    await call(client, "file_manage", workspace=ws, action="remove", path="/data", recursive=True)
     await call(client, "snapshot_restore", workspace=ws, snapshot="before")
-    assert (await call(client, "file_list", workspace=ws, path="/work/deep"))["entries"]
+    assert (await call(client, "file_list", workspace=ws, path="/data/deep"))["entries"]
     lines = [f"echo child {number} > /result; exit {number}" for number in (1, 2, 3)]
     forked = await call(client, "workspace_fork", workspace=ws, name="try", commands=lines)
     for number, child in enumerate(forked["children"], 1):
@@ -226,7 +237,7 @@ async def refusals(client, ws):
 
 
 async def main():
-    async with Client(SERVER, mode=MODE, read_timeout_seconds=60) as client:
+    async with Client(server(), mode=MODE, read_timeout_seconds=60) as client:
         if MODE == "legacy":
             assert client.protocol_version == "2025-11-25", client.protocol_version
             assert client.server_info.name == "pinfold" and client.instructions
