@@ -11,15 +11,16 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-use pinfold_auth::{Caller, PrincipalKind, Surface, unauthenticated};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use pinfold_auth::{Caller, Principal, PrincipalKind, Surface, unauthenticated};
 use pinfold_control::{Access, Node, Service};
 use pinfold_types::{Error, ErrorCode, RequestId, Result, SessionId};
 
 use crate::{
     listen::Peer,
+    login::find_cookie,
     reply::Failure,
-    site::{is_mcp, protected_resource},
+    site::{Called, Page, is_mcp, protected_resource},
     upgrade::StreamGuard,
 };
 
@@ -96,7 +97,14 @@ fn identify(access: &Access, request: &Request, ticket: Option<&str>) -> Result<
     let peer = request.extensions().get::<Peer>().copied();
     let peer = peer.ok_or_else(|| unauthenticated("a connection of no known kind"))?;
     let (surface, _) = whence(request);
+    let cookie = match ticket {
+        // A browser sends its cookie along wherever it goes; a ticket is shown on purpose.
+        Some(_) => None,
+        None => by_cookie(access, request, surface)?,
+    };
     let mut caller = match (ticket, bearer(request)?, peer) {
+        (None, Some(_), _) if cookie.is_some() => return Err(unauthenticated("two credentials")),
+        (None, None, _) if let Some(browser) = cookie => Caller::new(browser, surface),
         (Some(_), Some(_), _) => return Err(unauthenticated("two credentials")),
         (Some(ticket), None, _) => {
             let made_for = access.redeem_ticket(ticket, origin(request.headers())?)?;
@@ -135,6 +143,47 @@ fn identify(access: &Access, request: &Request, ticket: Option<&str>) -> Result<
         caller = caller.in_session(id);
     }
     Ok(caller)
+}
+
+/// Whom the cookie of a signed-in browser stands for. Pages of ours may do with it what they like;
+/// whoever names no page, what changes nothing; other pages, nothing (F-06).
+///
+/// # Errors
+/// When there is a cookie, and it may not be used so or does not stand.
+fn by_cookie(access: &Access, request: &Request, surface: Surface) -> Result<Option<Principal>> {
+    let Some(called) = request.extensions().get::<Called>() else { return Ok(None) };
+    let Some(presented) = find_cookie(request.headers(), &called.origin)? else { return Ok(None) };
+    let upgrade = request.headers().contains_key(header::UPGRADE);
+    let looks = !upgrade && matches!(*request.method(), Method::GET | Method::HEAD);
+    let trusted = match called.page {
+        Page::Own => true,
+        Page::None => looks,
+        Page::Other => false,
+    };
+    if !trusted {
+        return Err(Error::new(
+            ErrorCode::Forbidden,
+            "a browser's cookie counts for pages of this server alone",
+        )
+        .hint("programs send `Authorization: Bearer TOKEN`; pinfold token create makes one"));
+    }
+    access.authenticate_bearer(presented, surface).map(Some)
+}
+
+/// The person behind a signed-in browser that asks for one of our own pages.
+///
+/// # Errors
+/// As for a call with a cookie.
+pub(crate) fn browser(access: &Access, request: &Request) -> Result<Option<Caller>> {
+    let Some(principal) = by_cookie(access, request, Surface::Http)? else { return Ok(None) };
+    let mut caller = Caller::new(principal, Surface::Http);
+    if let Some(id) = request.extensions().get::<RequestId>() {
+        caller = caller.with_request(*id);
+    }
+    if let Some(Peer::Tcp { address, .. }) = request.extensions().get::<Peer>() {
+        caller = caller.from_peer(address.ip());
+    }
+    Ok(Some(caller))
 }
 
 /// The page that a request names. It has passed the gate, so there is one at most.

@@ -13,7 +13,10 @@ mod docs;
 mod idempotency;
 mod layers;
 mod listen;
+mod login;
 pub mod metrics;
+mod oauth;
+mod open;
 pub mod openapi;
 pub mod problem;
 mod range;
@@ -27,6 +30,7 @@ pub mod ws;
 
 pub use listen::{Activity, Doorstep, Inside, Peer, Server, Tcp};
 pub use metrics::Metrics;
+pub use open::OPEN;
 pub use problem::{PROBLEM_JSON, Problem};
 pub use routes::{
     mcp::{McpAnswer, McpConnect, McpHttp, McpStream, with_mcp},

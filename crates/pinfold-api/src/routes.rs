@@ -45,6 +45,7 @@ const CALL: Duration = Duration::from_mins(15);
 pub fn router<N: Node>(service: Service<N>) -> Router {
     let Table { router, .. } = table();
     let recognising = service.clone();
+    let open = crate::open::routes(&service);
     crate::docs::routes(router)
         .route(mcp::PATH, any(mcp::over_http))
         .fallback(layers::no_route)
@@ -52,6 +53,7 @@ pub fn router<N: Node>(service: Service<N>) -> Router {
         .with_state(service)
         .layer(from_fn_with_state(Keys::default(), idempotency::layer))
         .layer(from_fn_with_state(recognising, authenticate::layer::<N>))
+        .merge(open)
 }
 
 /// Names of the operations that have a route, for the test that all of them do.
@@ -153,6 +155,8 @@ fn table<N: Node>() -> Table<N> {
         .add(access::workspace_token)
         .add(access::token)
         .add(access::revoke)
+        .add(access::create_login)
+        .add(access::end_logins)
         .add(access::create_session)
         .add(access::sessions)
         .add(access::end_session)

@@ -82,6 +82,26 @@ impl<N: Node> Watchman for Service<N> {
     }
 }
 
+/// As what a request over TCP calls us, and which page it is from; in its extensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Called {
+    /// Our origin, as a browser sees it.
+    pub(crate) origin: Origin,
+    /// Whose page sends it.
+    pub(crate) page: Page,
+}
+
+/// Whose page sends a request, as the browser says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// Ours.
+    Own,
+    /// None: a program, or a person who typed an address.
+    None,
+    /// Somebody else's.
+    Other,
+}
+
 /// Our own end of a TCP connection, in the extensions of its requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Local(pub(crate) SocketAddr);
@@ -144,6 +164,13 @@ impl Site {
         Bounds::new(self.streams.clone())
     }
 
+    /// Our origin as a browser sees it. Where a proxy on this machine ends TLS, the configuration
+    /// names that origin; nothing that the request says does.
+    fn outside(&self, inside: Origin, host: &Host, port: Option<u16>) -> Origin {
+        let outside = Origin::new(true, host.clone(), port);
+        if self.origins.contains(&outside) { outside } else { inside }
+    }
+
     /// Whether the server may be called so, on a connection that came to `local`. Loopback names
     /// and addresses cannot be made to mean us by somebody else's name server, and neither can the
     /// address that was in fact called.
@@ -168,6 +195,9 @@ pub(crate) async fn gate(
         request.extensions_mut().insert(called);
     }
     let verdict = judge(&site, peer, local, &request);
+    if let Ok(Verdict::Pass { called: Some(called), .. }) = &verdict {
+        request.extensions_mut().insert(called.clone());
+    }
     let mut response = match &verdict {
         Ok(Verdict::Preflight { .. }) => headers::preflight(),
         Ok(Verdict::Pass { .. }) => match health::answer(&request, || site.health()) {

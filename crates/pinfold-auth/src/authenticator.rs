@@ -50,6 +50,7 @@ impl Surface {
             CredentialClass::Workspace => true,
             CredentialClass::Mcp => matches!(self, Self::Mcp),
             CredentialClass::Browser => matches!(self, Self::Http | Self::WebSocket),
+            CredentialClass::Refresh | CredentialClass::Code => false,
         }
     }
 }
@@ -112,6 +113,11 @@ impl Authenticator {
     /// What is to be recorded of a new token.
     pub fn hash(&self, token: &Token) -> TokenHash {
         token.hash(&self.key)
+    }
+
+    /// What is to be recorded of all refresh tokens of one grant.
+    pub fn family(&self, token: &Token) -> TokenHash {
+        token.family(&self.key)
     }
 
     /// Recognises a token by its record, which `find` looks up. Every refusal reads the same and
@@ -212,7 +218,7 @@ mod tests {
 
     #[test]
     fn classes_stay_where_they_belong() {
-        use CredentialClass::{Api, Browser, Mcp, Peer, Workspace};
+        use CredentialClass::{Api, Browser, Code, Mcp, Peer, Refresh, Workspace};
         use Surface::{Http, Mcp as McpHttp, McpStdio, Unix, WebSocket};
         let taken: &[(Surface, &[CredentialClass])] = &[
             (Unix, &[Peer, Api, Workspace]),
@@ -223,7 +229,7 @@ mod tests {
             (McpHttp, &[Api, Workspace, Mcp]),
         ];
         for (surface, classes) in taken {
-            for class in [Peer, Api, Workspace, Mcp, Browser] {
+            for class in [Peer, Api, Workspace, Mcp, Browser, Refresh, Code] {
                 assert_eq!(surface.takes(class), classes.contains(&class), "{surface:?} {class:?}");
             }
         }

@@ -2,7 +2,9 @@
 
 use pinfold_types::{Error, ErrorCode, PrincipalId, Result, SessionId, WorkspaceId, access::Reach};
 
-use crate::{Caller, Grant, ObjectKind, ObjectRef, Operation, OperationInfo, PrincipalKind};
+use crate::{
+    Caller, CredentialClass, Grant, ObjectKind, ObjectRef, Operation, OperationInfo, PrincipalKind,
+};
 
 /// What a program inside a workspace may do to that workspace, with its token (AUTH-08). Anything
 /// that is not here is refused, also what is added to the table later.
@@ -17,8 +19,20 @@ pub const SELF_OPERATIONS: &[&str] = &[
 ];
 
 /// What a credential that is bound to workspaces may still change besides them.
-const BOUND_OPERATIONS: &[&str] =
-    &["token.create", "session.create", "session.ticket", "session.adopt", "mcp.connect"];
+const BOUND_OPERATIONS: &[&str] = &[
+    "token.create",
+    "login.create",
+    "login.end",
+    "session.create",
+    "session.ticket",
+    "session.adopt",
+    "mcp.connect",
+];
+
+/// What makes credentials of another class. A credential for MCP over HTTP is for nothing else, and
+/// so cannot be traded for one that is (AX-10).
+const MAKES_CREDENTIALS: &[&str] =
+    &["token.create", "workspace.token", "login.create", "session.ticket"];
 
 /// Scopes of what cannot be cut to what one caller sees.
 const OF_EVERYBODY: &[&str] = &["audit:read", "backup:create"];
@@ -96,6 +110,16 @@ impl Authorizer {
                 return Err(refused(&format!("no rule lets {} do {}", principal.id(), info.name)));
             }
             PrincipalKind::Token | PrincipalKind::Workspace(_) => {}
+        }
+        if principal.class() == CredentialClass::Mcp && MAKES_CREDENTIALS.contains(&info.name) {
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                format!(
+                    "a credential for MCP may not {}: it opens MCP and nothing else",
+                    info.name
+                ),
+            )
+            .hint("use a token of your own: pinfold token create"));
         }
         if !authority.has(info) {
             return Err(Error::new(
@@ -176,8 +200,17 @@ mod tests {
     }
 
     fn holder(authority: Authority, workspace: Option<WorkspaceId>) -> Principal {
+        holder_of(CredentialClass::Api, Surface::Http, authority, workspace)
+    }
+
+    fn holder_of(
+        class: CredentialClass,
+        surface: Surface,
+        authority: Authority,
+        workspace: Option<WorkspaceId>,
+    ) -> Principal {
         let authenticator = Authenticator::new(1000, TokenKey::new([0; 32]));
-        let token = Token::generate(CredentialClass::Api).expect("random");
+        let token = Token::generate(class).expect("random");
         let record = TokenRecord {
             id: token.id(),
             class: token.class(),
@@ -191,8 +224,37 @@ mod tests {
             revoked_at: None,
         };
         authenticator
-            .bearer(&token.reveal(), Surface::Http, Timestamp::UNIX_EPOCH, |_| Some(&record))
+            .bearer(&token.reveal(), surface, Timestamp::UNIX_EPOCH, |_| Some(&record))
             .expect("stands")
+    }
+
+    #[test]
+    fn a_credential_for_mcp_makes_no_other() {
+        let mcp = holder_of(CredentialClass::Mcp, Surface::Mcp, Authority::all(), None);
+        let caller = Caller::new(mcp, Surface::Mcp);
+        let authorizer = Authorizer::new(1000);
+        let server = ObjectRef::server;
+        let refusals = [
+            authorizer.authorize::<ops::TokenCreate>(&caller, server(), Facts::default()).map(drop),
+            authorizer
+                .authorize::<ops::TicketCreate>(&caller, server(), Facts::default())
+                .map(drop),
+            authorizer.authorize::<ops::LoginCreate>(&caller, server(), Facts::default()).map(drop),
+            authorizer
+                .authorize::<ops::WorkspaceToken>(
+                    &caller,
+                    ObjectRef::workspace("a"),
+                    Facts::default(),
+                )
+                .map(drop),
+        ];
+        for refused in refusals {
+            assert_eq!(refused.expect_err("another class").code, ErrorCode::Forbidden);
+        }
+        let looks = authorizer.authorize::<ops::WhoAmI>(&caller, server(), Facts::default());
+        assert!(looks.is_ok(), "what makes none is judged as ever");
+        let known = |name: &&str| crate::OPERATIONS.iter().any(|op| op.name == *name);
+        assert!(MAKES_CREDENTIALS.iter().chain(BOUND_OPERATIONS).all(known));
     }
 
     fn facts(principals: Vec<PrincipalId>) -> Facts {

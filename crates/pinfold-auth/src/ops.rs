@@ -62,6 +62,12 @@ operations! {
     /// Revokes a token and every token made with it, and ends their streams.
     TokenRevoke "token.revoke" on Token, scope "token:revoke", rate Default,
         Delete "/tokens/{ref}", Body::None => Json, Idempotent, audit "revoke";
+    /// Makes a link that signs one browser in as the caller, once, within a few minutes.
+    LoginCreate "login.create" on Server, scope "login:create", rate Login,
+        Post "/logins", Body::None => Json, Acts, audit "link";
+    /// Ends every browser session of the caller's principal, and their streams.
+    LoginEnd "login.end" on Server, scope "login:end", rate Default,
+        Delete "/logins", Body::None => Json, Idempotent, audit "logout";
     /// Begins a session of the caller. The server makes its id.
     SessionCreate "session.create" on Server, scope "session:create", rate Create,
         Post "/sessions", SMALL => Json, Acts, audit "begin";

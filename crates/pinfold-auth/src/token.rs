@@ -37,6 +37,10 @@ pub enum CredentialClass {
     Mcp,
     /// A browser's cookie.
     Browser,
+    /// Gets new tokens for MCP over HTTP at the token endpoint, and opens nothing.
+    Refresh,
+    /// Gets the first of them, once. Opens nothing.
+    Code,
 }
 
 impl CredentialClass {
@@ -48,11 +52,13 @@ impl CredentialClass {
             Self::Workspace => "ws",
             Self::Mcp => "mcp",
             Self::Browser => "web",
+            Self::Refresh => "refresh",
+            Self::Code => "code",
         }
     }
 
     fn of_word(word: &str) -> Option<Self> {
-        [Self::Api, Self::Workspace, Self::Mcp, Self::Browser]
+        [Self::Api, Self::Workspace, Self::Mcp, Self::Browser, Self::Refresh, Self::Code]
             .into_iter()
             .find(|class| class.word() == word)
     }
@@ -75,6 +81,14 @@ impl TokenKey {
         mac.update(b"\0");
         mac.update(id.to_string().as_bytes());
         mac.update(secret);
+        TokenHash(mac.finalize().into_bytes().into())
+    }
+
+    fn family(&self, id: TokenId, root: &[u8]) -> TokenHash {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("any length is a key");
+        mac.update(b"pinfold refresh family 1\0");
+        mac.update(id.to_string().as_bytes());
+        mac.update(root);
         TokenHash(mac.finalize().into_bytes().into())
     }
 }
@@ -129,10 +143,28 @@ pub struct Token {
 impl Token {
     /// Draws a new one from the operating system.
     pub fn generate(class: CredentialClass) -> Result<Self> {
+        Self::generate_for(class, TokenId::generate())
+    }
+
+    /// Draws one that finds this record.
+    pub fn generate_for(class: CredentialClass, id: TokenId) -> Result<Self> {
         let mut secret = Zeroizing::new([0_u8; 32]);
-        getrandom::fill(secret.as_mut_slice())
-            .map_err(|err| Error::internal(format!("the system gave no random bytes: {err}")))?;
-        Ok(Self { class, id: TokenId::generate(), secret })
+        fill(secret.as_mut_slice())?;
+        Ok(Self { class, id, secret })
+    }
+
+    /// Draws the one that takes this one's place: the same record and the same first half of the
+    /// secret, by which every member of the line is known, and a fresh second half of 128 bits,
+    /// by which only the last one is.
+    pub fn successor(&self) -> Result<Self> {
+        let mut next = self.clone();
+        fill(&mut next.secret[16..])?;
+        Ok(next)
+    }
+
+    /// What is kept of the first half: whoever shows a token with it has had one of its line.
+    pub fn family(&self, key: &TokenKey) -> TokenHash {
+        key.family(self.id, &self.secret[..16])
     }
 
     /// Where it may be presented.
@@ -172,6 +204,11 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Token({} {}, hidden)", self.class.word(), self.id)
     }
+}
+
+fn fill(bytes: &mut [u8]) -> Result<()> {
+    getrandom::fill(bytes)
+        .map_err(|err| Error::internal(format!("the system gave no random bytes: {err}")))
 }
 
 /// Why a text is no token. Told to whoever typed it on this machine, never to a remote caller.
@@ -279,6 +316,19 @@ mod tests {
     }
 
     #[test]
+    fn a_successor_is_of_the_family_and_another_token() {
+        let (key, first) = (TokenKey::new([2; 32]), token());
+        let next = first.successor().expect("random bytes");
+        assert!(next.family(&key).matches(&first.family(&key)));
+        assert!(!next.hash(&key).matches(&first.hash(&key)));
+        assert_eq!(next.id(), first.id());
+        let forged = Token::generate_for(first.class(), first.id()).expect("random bytes");
+        assert!(!forged.family(&key).matches(&first.family(&key)), "the id alone makes no family");
+        let seen = first.family(&key);
+        assert!(!seen.matches(&first.hash(&key)), "hashes of two kinds");
+    }
+
+    #[test]
     fn a_class_is_part_of_what_is_hashed() {
         let (key, api) = (TokenKey::new([1; 32]), token());
         let other = Token { class: CredentialClass::Mcp, ..api.clone() };
@@ -292,7 +342,7 @@ mod tests {
         }
 
         #[test]
-        fn nearly_tokens_never_panic(text in "pf_(api|ws|mcp|web)_[0-9a-z]{20,30}_[0-9a-z]{50,64}") {
+        fn nearly_tokens_never_panic(text in "pf_(api|ws|mcp|web|refresh|code)_[0-9a-z]{20,30}_[0-9a-z]{50,64}") {
             prop_assert!(text.parse::<Token>().is_err());
         }
     }

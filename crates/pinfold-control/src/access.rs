@@ -1,6 +1,8 @@
 //! What stands before every operation: who calls, how often, what they may, what they hold.
 
 pub(crate) mod identity;
+pub(crate) mod links;
+pub(crate) mod oauth;
 pub(crate) mod quota;
 pub(crate) mod rates;
 pub(crate) mod sessions;
@@ -17,12 +19,15 @@ use pinfold_store::Store;
 use pinfold_types::{
     Error, ErrorCode, PrincipalId, Result, SessionId, TokenId, WorkspaceId,
     access::{Holder, NewToken, Reach, SessionState},
-    config::Config,
+    config::{Config, LoginConfig},
 };
 use tokio_util::sync::CancellationToken;
 
 pub use self::rates::RateState;
-use self::{identity::Identity, quota::Quotas, rates::Rates, sessions::Sessions, tickets::Tickets};
+use self::{
+    identity::Identity, links::Links, oauth::Oauth, quota::Quotas, rates::Rates,
+    sessions::Sessions, tickets::Tickets,
+};
 use crate::{Node, Service};
 
 /// What decides about callers, opened from the state of a home.
@@ -39,10 +44,14 @@ struct Inner {
     quotas: Quotas,
     sessions: Sessions,
     tickets: Tickets,
+    login: LoginConfig,
+    links: Links,
+    oauth: Oauth,
 }
 
 impl Access {
-    /// Reads who there is. `key` is the home's key for hashes of tokens.
+    /// Reads who there is, with what a configuration says of logins. `key` is the home's key for
+    /// hashes of tokens.
     pub async fn open(
         owner_uid: u32,
         key: TokenKey,
@@ -51,16 +60,20 @@ impl Access {
     ) -> Result<Self> {
         let now = Timestamp::now();
         let authenticator = Authenticator::new(owner_uid, key);
+        let owner = authenticator.owner();
         let stale_after = Duration::from_millis(config.sessions.stale_ms);
+        let identity = Identity::open(authenticator, config.quotas.tokens, store.clone());
         Ok(Self {
             inner: Arc::new(Inner {
-                identity: Identity::open(authenticator, config.quotas.tokens, store.clone())
-                    .await?,
+                identity: identity.await?,
                 authorizer: Authorizer::new(owner_uid),
                 rates: Rates::open(config.rates.clone(), store.clone(), now).await?,
                 quotas: Quotas::default(),
-                sessions: Sessions::open(stale_after, store, now).await?,
+                sessions: Sessions::open(stale_after, store.clone(), now).await?,
                 tickets: Tickets::default(),
+                links: Links::new(Duration::from_millis(config.login.link_ms)),
+                login: config.login.clone(),
+                oauth: Oauth::open(config.oauth.clone(), owner, store).await?,
             }),
         })
     }
@@ -118,6 +131,18 @@ impl Access {
 
     pub(crate) fn tickets(&self) -> &Tickets {
         &self.inner.tickets
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.inner.links
+    }
+
+    pub(crate) fn login(&self) -> &LoginConfig {
+        &self.inner.login
+    }
+
+    pub(crate) fn oauth(&self) -> &Oauth {
+        &self.inner.oauth
     }
 
     pub(crate) fn sessions(&self) -> &Sessions {

@@ -20,6 +20,13 @@ use pinfold_types::{Error, ErrorCode, PrincipalId, RequestId, Result};
 /// Failed authentications that are recorded one by one in a second; the rest is counted.
 const STRANGERS_PER_SECOND: u64 = 20;
 
+/// Who calls without being anybody yet, as far as that is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Visitor {
+    pub(crate) address: Option<std::net::IpAddr>,
+    pub(crate) request: RequestId,
+}
+
 /// How a change ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -128,6 +135,28 @@ impl Events {
         }
         // Whoever is nobody is not kept waiting for a disk.
         drop(self.audit.append(event));
+    }
+
+    /// Records what is nobody's operation and still worth knowing; `fill` adds to it. It is on the
+    /// disk when this returns.
+    pub(crate) async fn security(
+        &self,
+        what: &'static str,
+        visitor: &Visitor,
+        fill: impl FnOnce(&mut AuditEvent),
+    ) -> Result<()> {
+        let mut event = AuditEvent::new(Timestamp::now(), Phase::Security, what);
+        event.surface = Surface::Http.as_str().into();
+        event.peer = visitor.address.map(|address| address.to_string());
+        event.request = visitor.request.to_string();
+        event.decision = "allow".into();
+        fill(&mut event);
+        self.audit.append(event).durable().await.map(drop)
+    }
+
+    /// Records that something was refused to a visitor, as [`Events::stranger`] does.
+    pub(crate) fn turned_away(&self, what: &'static str, visitor: &Visitor, error: &Error) {
+        self.stranger(what, Surface::Http, visitor.address, Some(visitor.request), error);
     }
 
     /// Records that a change is about to be made. The end is recorded by [`Record::end`], or when

@@ -22,11 +22,21 @@ mod node;
 mod page;
 mod service;
 
-pub use access::{Access, RateState};
+pub use access::{
+    Access, RateState,
+    oauth::{
+        Client,
+        pending::Wish,
+        redirect::{place, source},
+        scopes::{in_words, looking, offered},
+    },
+};
+pub use events::Visitor;
 pub use exec::{ExecEvent, ExecInput, ExecSession, ExecStart};
 pub use flight::{InFlight, Tracked};
 pub use node::{ByteStream, Node, Progress};
 pub use service::{
     EventStream, ServerFacts, Service,
     mcp::{Attendance, McpSession},
+    oauth::{Asked, OauthError, Registration, Shown, Tokens, Unfit},
 };

@@ -6,7 +6,9 @@ mod events;
 mod execs;
 mod files;
 mod images;
+mod login;
 pub(crate) mod mcp;
+pub(crate) mod oauth;
 mod server;
 mod sessions;
 mod snapshots;
@@ -14,7 +16,11 @@ mod tokens;
 mod workspaces;
 
 pub use self::events::EventStream;
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use jiff::Timestamp;
 use pinfold_auth::{
@@ -61,6 +67,8 @@ struct Inner<N> {
     events: Events,
     flights: InFlight,
     facts: ServerFacts,
+    /// URLs at which browsers find the server.
+    pages: OnceLock<Vec<String>>,
 }
 
 impl<N: Node> Clone for Service<N> {
@@ -105,6 +113,7 @@ impl<N: Node> Service<N> {
                 events: Events::new(store, audit),
                 flights: InFlight::default(),
                 facts,
+                pages: OnceLock::new(),
             }),
         }
     }

@@ -56,6 +56,8 @@ pub const NOT_TOOLS: &[(&str, &str)] = &[
     ("audit.list", "for whoever runs the server"),
     ("audit.verify", "for whoever runs the server"),
     ("audit.export", "for whoever runs the server"),
+    ("login.create", "a credential has no place in a conversation"),
+    ("login.end", "browsers are for people"),
     ("token.create", "a credential has no place in a conversation"),
     ("token.list", "tokens are for people and programs"),
     ("token.read", "tokens are for people and programs"),

@@ -194,7 +194,8 @@ pub struct TokenInfo {
     pub id: TokenId,
     /// Name.
     pub name: String,
-    /// `api`, `workspace`, `mcp` …
+    /// `api`, `ws`, `web` (a browser), `mcp` (an access token), `refresh` (what a client of MCP over
+    /// HTTP was granted).
     pub class: String,
     /// Whom it stands for.
     pub principal: PrincipalId,
@@ -207,6 +208,9 @@ pub struct TokenInfo {
     pub workspaces: Vec<WorkspaceId>,
     /// Which objects it sees.
     pub reach: Reach,
+    /// The client that it was granted to, as it calls itself and where it is from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
     /// Quota of its principal.
     #[serde(default, skip_serializing_if = "Quota::is_open")]
     pub quota: Quota,
@@ -238,6 +242,28 @@ impl std::fmt::Debug for NewTicket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("NewTicket(hidden)")
     }
+}
+
+/// A link that signs one browser in. The only time that it is given.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+pub struct NewLogin {
+    /// What to open in a browser.
+    pub url: String,
+    /// How long it stands.
+    pub expires_in_ms: u64,
+}
+
+impl std::fmt::Debug for NewLogin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NewLogin(hidden)")
+    }
+}
+
+/// Browser sessions that were ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EndedLogins {
+    /// Their tokens.
+    pub tokens: Vec<TokenId>,
 }
 
 /// A new token. The only time that its text is given.

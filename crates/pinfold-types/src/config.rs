@@ -1,5 +1,6 @@
 //! The configuration file `config.toml` and its defaults. Unknown keys are errors (AX-18).
 
+mod login;
 mod origin;
 mod server;
 
@@ -14,6 +15,7 @@ use crate::{
 };
 
 pub use self::{
+    login::{ANYBODY, LoginConfig, OWNER, OauthConfig, OutsideHost},
     origin::{Host, Origin, split_port},
     server::{LogFormat, ServerConfig, StreamsConfig, TerminalsConfig, TlsMode},
 };
@@ -36,6 +38,10 @@ pub struct Config {
     pub quotas: QuotasConfig,
     /// Sessions.
     pub sessions: SessionsConfig,
+    /// Browsers that are logged in.
+    pub login: LoginConfig,
+    /// Clients of MCP over HTTP.
+    pub oauth: OauthConfig,
     /// Open streams.
     pub streams: StreamsConfig,
     /// Terminals in workspaces.
@@ -346,6 +352,8 @@ impl Config {
         self.workspaces.ceilings.check()?;
         self.server.check()?;
         self.streams.check()?;
+        self.login.check()?;
+        self.oauth.check()?;
         let bad = |why: &str| Err(Error::new(ErrorCode::InvalidArgument, why));
         let end =
             u64::from(self.workspaces.uid_base) + u64::from(self.workspaces.uid_ranges) * 65_536;

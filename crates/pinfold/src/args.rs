@@ -159,6 +159,10 @@ pub(crate) enum Command {
     /// Read, check and export the audit log
     #[command(subcommand)]
     Audit(access::AuditCommand),
+    /// Print a link that signs a browser in as you, once
+    Login(access::Login),
+    /// Sign out every browser of yours
+    Logout,
     /// Say whom the server takes you for, and what you hold
     Whoami,
     /// Write, check and restore encrypted backups of the whole home

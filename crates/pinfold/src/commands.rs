@@ -12,6 +12,7 @@ mod down;
 mod exec;
 mod fork;
 mod image;
+mod login;
 mod mcp;
 mod ports;
 mod snapshot;
@@ -111,6 +112,8 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8> {
         Command::Token(args) => access::token(context, args).await,
         Command::Session(args) => done(access::session(context, args).await),
         Command::Audit(args) => done(audit::audit(context, args).await),
+        Command::Login(args) => done(login::login(context, &args).await),
+        Command::Logout => done(login::logout(context).await),
         Command::Whoami => done(access::who_am_i(context).await),
         Command::Mcp => mcp::mcp(context).await,
 

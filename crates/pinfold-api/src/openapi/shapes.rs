@@ -7,7 +7,7 @@ use pinfold_types::{
     ImageId, SessionId, SnapshotId, TokenId, WorkspaceId,
     access::{
         AdoptWorkspaces, Adopted, AuditEntry, AuditQuery, AuditVerdict, CreateSession, CreateToken,
-        NewTicket, NewToken, SessionInfo, TokenInfo, WhoAmI,
+        EndedLogins, NewLogin, NewTicket, NewToken, SessionInfo, TokenInfo, WhoAmI,
     },
     api::{
         CreateBackup, DoctorReport, EventInfo, EventsQuery, ExecChunk, ExecInput, ExecOutput,
@@ -70,6 +70,8 @@ pub(super) fn shapes() -> Vec<Shape> {
         shape("token.list").pages::<TokenId, TokenInfo>(),
         shape("token.read").gives::<TokenInfo>(),
         shape("token.revoke").gives::<TokenInfo>(),
+        shape("login.create").makes::<NewLogin>(),
+        shape("login.end").gives::<EndedLogins>(),
         shape("session.create").takes::<CreateSession>().makes::<SessionInfo>(),
         shape("session.list").pages::<SessionId, SessionInfo>(),
         shape("session.end"),

@@ -6,7 +6,9 @@ use pinfold_control::{Node, Service};
 use crate::{
     authenticate::origin,
     call::Call,
+    login::login_page,
     reply::{Reply, bytes, created, json, nothing},
+    site::Called,
 };
 
 pub(super) async fn who_am_i<N: Node>(service: Service<N>, call: Call<ops::WhoAmI>) -> Reply {
@@ -54,6 +56,19 @@ pub(super) async fn workspace_token<N: Node>(
     call: Call<ops::WorkspaceToken>,
 ) -> Reply {
     created(&service.workspace_token(call.grant()).await?)
+}
+
+pub(super) async fn create_login<N: Node>(
+    service: Service<N>,
+    call: Call<ops::LoginCreate>,
+) -> Reply {
+    let called = call.parts().extensions.get::<Called>();
+    let page = called.map(|called| login_page(&called.origin));
+    created(&service.create_login(call.grant(), page.as_deref()).await?)
+}
+
+pub(super) async fn end_logins<N: Node>(service: Service<N>, call: Call<ops::LoginEnd>) -> Reply {
+    json(&service.end_logins(call.grant()).await?)
 }
 
 pub(super) async fn tokens<N: Node>(service: Service<N>, call: Call<ops::TokenList>) -> Reply {

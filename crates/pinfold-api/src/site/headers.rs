@@ -10,10 +10,9 @@ use crate::listen::Peer;
 const POLICY: &str =
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// On every answer.
-static ALWAYS: [(HeaderName, &str); 6] = [
+static ALWAYS: [(HeaderName, &str); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
-    (header::REFERRER_POLICY, "no-referrer"),
     (
         HeaderName::from_static("permissions-policy"),
         "camera=(), display-capture=(), geolocation=(), hid=(), microphone=(), midi=(), \
@@ -42,6 +41,7 @@ pub(crate) fn secure(headers: &mut HeaderMap, peer: Option<Peer>, named_loopback
         headers.insert(name, HeaderValue::from_static(value));
     }
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(POLICY));
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
     // Not for loopback names: it would hold for every other server there, at any port.
     if matches!(peer, Some(Peer::Tcp { tls: true, .. })) && !named_loopback {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(TRANSPORT));

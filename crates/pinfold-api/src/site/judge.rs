@@ -9,7 +9,7 @@ use pinfold_types::{
     name::excerpt,
 };
 
-use super::{Site, is_mcp};
+use super::{Called, Page, Site, is_mcp};
 use crate::listen::Peer;
 
 /// Fetch Metadata (W3C): how the page that sends a request stands to the server.
@@ -19,7 +19,7 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Goes on; a page of this configured origin may read the answer.
-    Pass { allowed: Option<HeaderValue> },
+    Pass { allowed: Option<HeaderValue>, called: Option<Called> },
     /// A browser asks whether a page of this configured origin may send something.
     Preflight { allowed: HeaderValue },
 }
@@ -28,7 +28,7 @@ impl Verdict {
     /// The configured origin that asks.
     pub(super) fn allowed(self) -> Option<HeaderValue> {
         match self {
-            Self::Pass { allowed } => allowed,
+            Self::Pass { allowed, .. } => allowed,
             Self::Preflight { allowed } => Some(allowed),
         }
     }
@@ -64,7 +64,8 @@ pub(super) fn judge<B>(
         )
         .hint("a name that is meant to be its own belongs into server.hosts"));
     }
-    let relation = relation(site, headers, &Origin::new(tls, host, port));
+    let own = site.outside(Origin::new(tls, host.clone(), port), &host, port);
+    let relation = relation(site, headers, &own);
     let allowed = match relation {
         Relation::Configured => headers.get(header::ORIGIN).cloned(),
         _ => None,
@@ -87,7 +88,23 @@ pub(super) fn judge<B>(
     if upgrade && relation == Relation::None && headers.contains_key(header::COOKIE) {
         return Err(Error::new(ErrorCode::Forbidden, "a WebSocket with a cookie needs an Origin"));
     }
-    Ok(Verdict::Pass { allowed })
+    let page = match (relation, fetched(headers)) {
+        (Relation::Same, None | Some(true)) | (Relation::None, Some(true)) => Page::Own,
+        (Relation::None, None) => Page::None,
+        _ => Page::Other,
+    };
+    // What a person types or follows from elsewhere than a page says `none`.
+    let typed = relation == Relation::None
+        && headers.get_all(FETCH_SITE).iter().all(|value| value == "none");
+    let page = if typed { Page::None } else { page };
+    Ok(Verdict::Pass { allowed, called: Some(Called { origin: own, page }) })
+}
+
+/// Whether a browser says that a page of ours sends this; `None` where it says nothing.
+fn fetched(headers: &HeaderMap) -> Option<bool> {
+    let mut given = headers.get_all(FETCH_SITE).iter().peekable();
+    given.peek()?;
+    Some(given.all(|value| value == "same-origin"))
 }
 
 /// No page has business on the unix socket, whose callers are the server's owner: a browser can
@@ -97,7 +114,7 @@ fn on_the_unix_socket(headers: &HeaderMap) -> Result<Verdict> {
         return Err(Error::new(ErrorCode::Forbidden, "browsers are not let in here")
             .hint("the unix socket is for commands; a proxy for browsers belongs before TCP"));
     }
-    Ok(Verdict::Pass { allowed: None })
+    Ok(Verdict::Pass { allowed: None, called: None })
 }
 
 /// Host and port as the request gives them (RFC 9112 §3.2): exactly one Host, and no other name in

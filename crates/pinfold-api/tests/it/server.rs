@@ -37,7 +37,8 @@ impl Served {
     pub(crate) async fn with(max_connections: usize, config: &str) -> Self {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let tcp = socket.local_addr().expect("it is bound");
-        let site = Site::new(&Config::parse(config).expect("a valid configuration"), &[tcp]);
+        let config = Config::parse(config).expect("a valid configuration");
+        let site = Site::new(&config, &[tcp]);
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         let directory =
             tempfile::Builder::new().permissions(private).tempdir().expect("a directory");
@@ -52,7 +53,7 @@ impl Served {
             rustix::process::geteuid().as_raw(),
             TokenKey::new([1; 32]),
             store.clone(),
-            &Config::default(),
+            &config,
         )
         .await
         .expect("access");
@@ -61,6 +62,7 @@ impl Served {
         let audit = audit.expect("an audit log");
         let (activity, stop) = (Activity::default(), CancellationToken::new());
         let service = Service::new(FakeNode, access.clone(), store, audit, facts);
+        service.found_at(vec![format!("http://pinfold.localhost:{}", tcp.port())]);
         let server = Server {
             listener,
             inside: pinfold_api::Inside::new().1,
@@ -128,16 +130,20 @@ async fn connect(path: &Path) -> UnixStream {
 /// An answer, its body as it came (with chunk sizes in it, where there are any).
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// In lower case.
     pub(crate) head: String,
+    /// As it came.
+    pub(crate) raw_head: String,
     pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
     pub(crate) fn parse(bytes: &[u8]) -> Self {
         let end = bytes.windows(4).position(|part| part == b"\r\n\r\n").expect("a whole head");
-        let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+        let raw_head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let head = raw_head.to_ascii_lowercase();
         let status = head.split_whitespace().nth(1).and_then(|word| word.parse().ok());
-        Self { status: status.expect("a status"), head, body: bytes[end + 4..].to_vec() }
+        Self { status: status.expect("a status"), head, raw_head, body: bytes[end + 4..].to_vec() }
     }
 
     pub(crate) fn text(&self) -> String {

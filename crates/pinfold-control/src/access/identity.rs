@@ -1,83 +1,40 @@
 //! Principals and tokens: in memory to decide by, in the store to last.
 
+mod browser;
+mod granted;
+mod mint;
+mod record;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::Ordering},
 };
 
-use data_encoding::HEXLOWER;
-use jiff::{SignedDuration, Timestamp};
-use pinfold_auth::{
-    Authenticator, Authority, CredentialClass, Principal, SELF_OPERATIONS, ScopeSet, Surface,
-    Token, TokenHash, TokenRecord, unauthenticated,
-};
+use jiff::Timestamp;
+use pinfold_auth::{Authenticator, Principal, Surface, unauthenticated};
 use pinfold_store::{Change, Store};
 use pinfold_types::{
-    Error, ErrorCode, PrincipalId, Result, SessionId, TokenId, WorkspaceId,
-    access::{CreateToken, NewToken, Quota, Reach, TokenInfo},
+    Error, ErrorCode, PrincipalId, Result, TokenId,
+    access::{Quota, TokenInfo},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
+
+use self::record::{Entry, TokenBody, entry, info, put, read};
+pub(crate) use self::{
+    granted::{Denied, Grantee, Issued, Redeemed, Renewed},
+    record::PrincipalBody,
+};
 
 const TOKEN: &str = "token";
 const PRINCIPAL: &str = "principal";
-/// Most tokens, revoked ones included; those end after [`KEPT`].
+/// Most tokens, revoked ones included, which are forgotten after a while.
 const MAX_TOKENS: usize = 10_000;
 /// Longest line of principals, each made by the one before.
 const MAX_DEPTH: usize = 8;
-/// How long a token that was revoked or has expired is still listed.
-const KEPT: SignedDuration = SignedDuration::from_hours(24 * 30);
-/// How long a boot may take from its token to the moment when its workspace is seen.
-const BEING_MADE: SignedDuration = SignedDuration::from_mins(1);
 /// A token's last use is recorded this often at most.
 const USE_EVERY_MS: i64 = 60_000;
-
-/// A principal besides the owner, as recorded.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct PrincipalBody {
-    pub(crate) name: String,
-    pub(crate) parent: PrincipalId,
-    #[serde(default)]
-    pub(crate) quota: Quota,
-    created_at: Timestamp,
-}
-
-/// A token, as recorded.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct TokenBody {
-    name: String,
-    class: CredentialClass,
-    /// Keyed hash, hexadecimal.
-    hash: String,
-    principal: PrincipalId,
-    maker: PrincipalId,
-    /// The token that it was made with, which it does not outlive.
-    parent: Option<TokenId>,
-    scopes: Vec<String>,
-    reach: Reach,
-    workspaces: Option<BTreeSet<WorkspaceId>>,
-    /// Of a workspace's own token: the workspace and the boot that it ends with.
-    own: Option<(WorkspaceId, u64)>,
-    session: Option<SessionId>,
-    created_at: Timestamp,
-    expires_at: Option<Timestamp>,
-    last_used_at: Option<Timestamp>,
-    revoked_at: Option<Timestamp>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    body: TokenBody,
-    record: TokenRecord,
-    used_ms: AtomicI64,
-    /// Of a workspace's own token: the workspace has been there since it was made.
-    seen: AtomicBool,
-    /// Cancelled when the token ends: its streams end with it.
-    ended: CancellationToken,
-}
 
 #[derive(Debug, Default)]
 struct Tables {
@@ -92,6 +49,9 @@ pub(crate) struct Identity {
     default_quota: Quota,
     tables: RwLock<Tables>,
     store: Store,
+    /// Held from a change in memory to its commit by whatever replaces a token's record, so that
+    /// the last record on the disk is the last one in memory.
+    replacing: tokio::sync::Mutex<()>,
 }
 
 impl Identity {
@@ -109,7 +69,13 @@ impl Identity {
             let body: TokenBody = read(TOKEN, &id.to_string(), &body)?;
             tables.tokens.insert(id, Arc::new(entry(id, body)?));
         }
-        Ok(Self { authenticator, default_quota, tables: RwLock::new(tables), store })
+        Ok(Self {
+            authenticator,
+            default_quota,
+            tables: RwLock::new(tables),
+            store,
+            replacing: tokio::sync::Mutex::default(),
+        })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Tables> {
@@ -143,6 +109,9 @@ impl Identity {
             found.map(|entry| &entry.record)
         })?;
         let Some(entry) = found else { return Err(unauthenticated("a token without a record")) };
+        if !entry.stands(now) {
+            return Err(unauthenticated("a session that was idle for too long"));
+        }
         let before = entry.used_ms.swap(now.as_millisecond(), Ordering::Relaxed);
         if now.as_millisecond() - before > USE_EVERY_MS {
             let mut body = entry.body.clone();
@@ -192,112 +161,13 @@ impl Identity {
         self.read().principals.get(&principal).map(|body| body.quota).unwrap_or_default()
     }
 
-    /// Makes a token and, unless it stands for its maker, a principal for it. `workspaces` are those
-    /// that it is bound to, looked up.
-    pub(crate) async fn mint(
-        &self,
-        maker: &Principal,
-        request: &CreateToken,
-        workspaces: BTreeSet<WorkspaceId>,
-        now: Timestamp,
-    ) -> Result<NewToken> {
-        request.check()?;
-        let mine = maker.authority();
-        let scopes = if request.scopes.is_empty() {
-            mine.scopes.clone()
-        } else {
-            ScopeSet::parse(&request.scopes)?
-        };
-        let bound = if workspaces.is_empty() { mine.workspaces.clone() } else { Some(workspaces) };
-        let authority = Authority {
-            scopes,
-            reach: request.reach,
-            workspaces: bound,
-            operations: mine.operations,
-        };
-        if !mine.covers(&authority) {
-            return Err(Error::new(
-                ErrorCode::Forbidden,
-                "a token may not be wider than the one it is made with",
-            )
-            .hint(
-                "leave out scopes, workspaces and reach to see what you have: GET /api/v1/whoami",
-            ));
-        }
-        let expires_at = request
-            .expires_ms
-            .map(|ms| now + SignedDuration::from_millis(i64::try_from(ms).unwrap_or(i64::MAX)))
-            .into_iter()
-            .chain(maker.expires_at())
-            .min();
-        let token = Token::generate(CredentialClass::Api)?;
-        let hash = self.authenticator.hash(&token);
-        let principal = if request.same_principal { maker.id() } else { PrincipalId::generate() };
-        let body = TokenBody {
-            name: request.name.clone(),
-            class: CredentialClass::Api,
-            hash: HEXLOWER.encode(hash.as_bytes()),
-            principal,
-            maker: maker.id(),
-            parent: maker.token(),
-            scopes: authority.scopes.patterns().map(str::to_owned).collect(),
-            reach: authority.reach,
-            workspaces: authority.workspaces,
-            own: None,
-            session: None,
-            created_at: now,
-            expires_at,
-            last_used_at: None,
-            revoked_at: None,
-        };
-        let mut changes = vec![put(TOKEN, &token.id(), &body)?];
-        let made = (!request.same_principal).then(|| PrincipalBody {
-            name: request.name.clone(),
-            parent: maker.id(),
-            quota: if request.quota.is_open() { self.default_quota } else { request.quota },
-            created_at: now,
-        });
-        if let Some(made) = &made {
-            if self.line(Some(maker.id())).len() >= MAX_DEPTH {
-                return Err(Error::new(
-                    ErrorCode::Conflict,
-                    format!("tokens made with tokens go {MAX_DEPTH} deep at most"),
-                ));
-            }
-            changes.push(put(PRINCIPAL, &principal, made)?);
-        }
-        let entry = Arc::new(entry(token.id(), body)?);
-        changes.extend(self.forget_old(now)?);
-        self.store.apply(changes).await?;
-        let (info, orphan) = {
-            let mut tables = self.write();
-            if let Some(made) = made {
-                tables.principals.insert(principal, made);
-            }
-            // Whoever revoked the maker's token meanwhile meant this one too.
-            let orphan = maker
-                .token()
-                .is_some_and(|id| tables.tokens.get(&id).is_none_or(|parent| !parent.stands(now)));
-            let info = info(&entry, &tables);
-            tables.tokens.insert(token.id(), entry);
-            (info, orphan)
-        };
-        if orphan {
-            self.revoke(token.id(), now).await?;
-            return Err(unauthenticated("the maker's token was revoked meanwhile"));
-        }
-        Ok(NewToken { token: token.reveal().to_string(), info })
-    }
-
     /// Tokens that ended long ago make room. Fails when there are still too many.
     fn forget_old(&self, now: Timestamp) -> Result<Vec<Change>> {
         let mut tables = self.write();
         let old: Vec<TokenId> = tables
             .tokens
             .iter()
-            .filter(|(_, entry)| {
-                entry.ended_at(now).is_some_and(|at| now.duration_since(at) > KEPT)
-            })
+            .filter(|(_, entry)| entry.is_old(now))
             .map(|(id, _)| *id)
             .collect();
         for id in &old {
@@ -364,9 +234,15 @@ impl Identity {
     /// Revokes a token and all that were made with it, and ends their streams. Returns how many
     /// stood. When this returns, no call with them is let in, now or after a crash.
     pub(crate) async fn revoke(&self, id: TokenId, now: Timestamp) -> Result<Vec<TokenId>> {
+        self.revoke_all(vec![id], now).await
+    }
+
+    /// The same of several.
+    async fn revoke_all(&self, ids: Vec<TokenId>, now: Timestamp) -> Result<Vec<TokenId>> {
+        let _replacing = self.replacing.lock().await;
         let (revoked, changes) = {
             let mut tables = self.write();
-            let mut revoked = vec![id];
+            let mut revoked = ids;
             let mut next = 0;
             while let Some(parent) = revoked.get(next).copied() {
                 next += 1;
@@ -383,18 +259,11 @@ impl Identity {
                     return false;
                 }
                 body.revoked_at = Some(now);
-                let mut record = entry.record.clone();
-                record.revoked_at = Some(now);
                 entry.ended.cancel();
-                if let Ok(change) = put(TOKEN, id, &body) {
-                    changes.push(change);
-                }
-                let used_ms = AtomicI64::new(entry.used_ms.load(Ordering::Relaxed));
-                let ended = entry.ended.clone();
-                tables.tokens.insert(
-                    *id,
-                    Arc::new(Entry { body, record, used_ms, seen: AtomicBool::new(true), ended }),
-                );
+                let Ok(change) = put(TOKEN, id, &body) else { return false };
+                let Ok(next) = entry.with(body) else { return false };
+                changes.push(change);
+                tables.tokens.insert(*id, Arc::new(next));
                 true
             });
             (revoked, changes)
@@ -402,162 +271,4 @@ impl Identity {
         self.store.apply(changes).await?;
         Ok(revoked)
     }
-
-    /// A token for the programs of one workspace, for this boot of it (AUTH-08).
-    pub(crate) async fn mint_own(
-        &self,
-        workspace: WorkspaceId,
-        boot: u64,
-        holder: Option<PrincipalId>,
-        expires_at: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Result<NewToken> {
-        let token = Token::generate(CredentialClass::Workspace)?;
-        let principal = PrincipalId::generate();
-        let maker = holder.unwrap_or_else(|| self.authenticator.owner());
-        let scopes: BTreeSet<&str> = pinfold_auth::OPERATIONS
-            .iter()
-            .filter(|op| SELF_OPERATIONS.contains(&op.name))
-            .map(|op| op.scope)
-            .collect();
-        let body = TokenBody {
-            name: workspace.to_string(),
-            class: CredentialClass::Workspace,
-            hash: HEXLOWER.encode(self.authenticator.hash(&token).as_bytes()),
-            principal,
-            maker,
-            parent: None,
-            scopes: scopes.into_iter().map(str::to_owned).collect(),
-            reach: Reach::Own,
-            workspaces: Some([workspace].into()),
-            own: Some((workspace, boot)),
-            session: None,
-            created_at: now,
-            expires_at,
-            last_used_at: None,
-            revoked_at: None,
-        };
-        let made = PrincipalBody {
-            name: workspace.to_string(),
-            parent: maker,
-            quota: Quota::default(),
-            created_at: now,
-        };
-        let mut changes = vec![put(TOKEN, &token.id(), &body)?, put(PRINCIPAL, &principal, &made)?];
-        let entry = Arc::new(entry(token.id(), body)?);
-        changes.extend(self.forget_old(now)?);
-        self.store.apply(changes).await?;
-        let mut tables = self.write();
-        tables.principals.insert(principal, made);
-        let info = info(&entry, &tables);
-        tables.tokens.insert(token.id(), entry);
-        Ok(NewToken { token: token.reveal().to_string(), info })
-    }
-
-    /// Revokes the tokens of workspaces whose boot has ended. `stands` knows whether it has;
-    /// `None` where there is no such workspace, or not yet: one is given its token before it is
-    /// there to be seen.
-    pub(crate) async fn end_own(
-        &self,
-        stands: impl Fn(WorkspaceId, u64) -> Option<bool>,
-        now: Timestamp,
-    ) -> Result<()> {
-        let over = |entry: &Entry| {
-            let Some((workspace, boot)) = entry.body.own else { return false };
-            match stands(workspace, boot) {
-                Some(stands) => {
-                    entry.seen.store(true, Ordering::Relaxed);
-                    !stands
-                }
-                None => {
-                    entry.seen.load(Ordering::Relaxed)
-                        || now.duration_since(entry.body.created_at) > BEING_MADE
-                }
-            }
-        };
-        let ended: Vec<TokenId> = self
-            .read()
-            .tokens
-            .iter()
-            .filter(|(_, entry)| entry.stands(now) && over(entry))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ended {
-            self.revoke(id, now).await?;
-        }
-        Ok(())
-    }
-}
-
-impl Entry {
-    fn ended_at(&self, now: Timestamp) -> Option<Timestamp> {
-        let expired = self.body.expires_at.filter(|end| *end <= now);
-        self.body.revoked_at.into_iter().chain(expired).min()
-    }
-
-    fn stands(&self, now: Timestamp) -> bool {
-        self.ended_at(now).is_none()
-    }
-}
-
-fn entry(id: TokenId, body: TokenBody) -> Result<Entry> {
-    let hash = HEXLOWER.decode(body.hash.as_bytes()).ok().and_then(|hash| hash.try_into().ok());
-    let hash = hash
-        .ok_or_else(|| Error::internal(format!("the record of token {id} has no usable hash")))?;
-    let record = TokenRecord {
-        id,
-        class: body.class,
-        hash: TokenHash::from_bytes(hash),
-        principal: body.principal,
-        name: body.name.clone(),
-        authority: Authority {
-            scopes: ScopeSet::recorded(&body.scopes),
-            reach: body.reach,
-            workspaces: body.workspaces.clone(),
-            operations: body.own.map(|_| SELF_OPERATIONS),
-        },
-        workspace: body.own.map(|(workspace, _)| workspace),
-        session: body.session,
-        expires_at: body.expires_at,
-        revoked_at: body.revoked_at,
-    };
-    let used_ms = AtomicI64::new(body.last_used_at.map_or(i64::MIN / 2, Timestamp::as_millisecond));
-    Ok(Entry {
-        body,
-        record,
-        used_ms,
-        seen: AtomicBool::new(false),
-        ended: CancellationToken::new(),
-    })
-}
-
-fn info(entry: &Entry, tables: &Tables) -> TokenInfo {
-    let body = &entry.body;
-    let used = entry.used_ms.load(Ordering::Relaxed);
-    TokenInfo {
-        id: entry.record.id,
-        name: body.name.clone(),
-        class: body.class.word().to_owned(),
-        principal: body.principal,
-        maker: body.maker,
-        scopes: body.scopes.clone(),
-        workspaces: body.workspaces.iter().flatten().copied().collect(),
-        reach: body.reach,
-        quota: tables.principals.get(&body.principal).map(|p| p.quota).unwrap_or_default(),
-        fingerprint: entry.record.hash.fingerprint(),
-        created_at: body.created_at,
-        expires_at: body.expires_at,
-        last_used_at: Timestamp::from_millisecond(used).ok().filter(|at| *at >= body.created_at),
-        revoked_at: body.revoked_at,
-    }
-}
-
-fn read<T: DeserializeOwned>(kind: &str, id: &str, body: &str) -> Result<T> {
-    serde_json::from_str(body)
-        .map_err(|err| Error::internal(format!("the record of {kind} {id} is damaged: {err}")))
-}
-
-fn put(kind: &'static str, id: &impl ToString, body: &impl Serialize) -> Result<Change> {
-    let body = serde_json::to_string(body).map_err(Error::internal)?;
-    Ok(Change::PutRecord { kind, id: id.to_string(), body })
 }

@@ -8,6 +8,7 @@
 
 use std::{
     collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -55,7 +56,17 @@ struct WriteOff {
     level: f64,
 }
 
-type Key = (Option<PrincipalId>, RateClass);
+/// Whose bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    Principal(PrincipalId),
+    /// Whoever calls from there and is nobody yet. These buckets are not recorded: what a restart
+    /// gives back is a few tries, and strangers write nothing to the disk.
+    Address(IpAddr),
+    Everybody,
+}
+
+type Key = (Who, RateClass);
 
 /// All buckets.
 #[derive(Debug)]
@@ -88,14 +99,42 @@ impl Rates {
     ) -> Result<Option<RateState>> {
         let own = rate(if owner { &self.config.owner } else { &self.config.tokens }, class);
         let all = rate(&self.config.global, class);
-        if own.is_none() && all.is_none() {
+        let keys = [(Who::Principal(principal), own, "your"), (Who::Everybody, all, "everybody's")];
+        self.take_keys(keys, class, now).await
+    }
+
+    /// Takes one try to log in out of the bucket of the address that it comes from, and out of
+    /// everybody's. Of IPv6, whoever has one address has its /64.
+    pub(crate) async fn take_login(&self, from: Option<IpAddr>, now: Timestamp) -> Result<()> {
+        let own = rate(&self.config.tokens, RateClass::Login).filter(|_| from.is_some());
+        let all = rate(&self.config.global, RateClass::Login);
+        let address = match from.map(|address| address.to_canonical()) {
+            Some(IpAddr::V6(address)) => {
+                let network = u128::from(address) >> 64 << 64;
+                IpAddr::V6(Ipv6Addr::from(network))
+            }
+            Some(address) => address,
+            None => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let keys =
+            [(Who::Address(address), own, "your address's"), (Who::Everybody, all, "everybody's")];
+        self.take_keys(keys, RateClass::Login, now).await.map(drop)
+    }
+
+    async fn take_keys(
+        &self,
+        keys: [(Who, Option<Rate>, &str); 2],
+        class: RateClass,
+        now: Timestamp,
+    ) -> Result<Option<RateState>> {
+        if keys.iter().all(|(_, rate, _)| rate.is_none()) {
             return Ok(None);
         }
         let (state, written_off, written) = {
             let mut buckets = self.lock();
-            let (state, written_off) =
-                self.take_from(&mut buckets, principal, [own, all], class, now)?;
-            let changes: Vec<_> = written_off.iter().map(|off| put(off.key, off.level)).collect();
+            let (state, written_off) = self.take_from(&mut buckets, keys, class, now)?;
+            let changes: Vec<_> =
+                written_off.iter().filter_map(|off| put(off.key, off.level)).collect();
             // Under the lock: the last record of a bucket is the last one on the disk.
             let written = if changes.is_empty() { None } else { Some(self.store.submit(changes)?) };
             (state, written_off, written)
@@ -120,21 +159,20 @@ impl Rates {
     fn take_from(
         &self,
         buckets: &mut HashMap<Key, Bucket>,
-        principal: PrincipalId,
-        [own, all]: [Option<Rate>; 2],
+        keys: [(Who, Option<Rate>, &str); 2],
         class: RateClass,
         now: Timestamp,
     ) -> Result<(Option<RateState>, Vec<WriteOff>)> {
         if buckets.len() >= MAX_BUCKETS {
             let config = &self.config;
             buckets.retain(|key, bucket| {
-                let table = if key.0.is_some() { &config.tokens } else { &config.global };
+                let everybody = key.0 == Who::Everybody;
+                let table = if everybody { &config.global } else { &config.tokens };
                 rate(table, key.1)
                     .is_some_and(|rate| filled(bucket, rate, now) < f64::from(rate.burst))
             });
         }
         // Both are looked at before either pays.
-        let keys = [(Some(principal), own, "your"), (None, all, "everybody's")];
         for (who, rate, whose) in keys {
             let Some(rate) = rate else { continue };
             let bucket = buckets.entry((who, class)).or_insert_with(|| full(rate, now));
@@ -150,6 +188,7 @@ impl Rates {
             let key = (who, class);
             let Some(bucket) = buckets.get_mut(&key) else { continue };
             bucket.level -= 1.0;
+            state = state.or(Some(told(bucket, rate)));
             let piece = f64::from(rate.burst) * PIECE;
             let level = (bucket.level - piece).max(0.0);
             if bucket.level < bucket.recorded {
@@ -158,16 +197,16 @@ impl Rates {
             } else if bucket.level > bucket.recorded + 2.0 * piece + 1.0 {
                 // That more is in it than the disk says is nothing to wait for.
                 (bucket.writes, bucket.recorded) = (bucket.writes + 1, level);
-                self.store.apply_relaxed(vec![put(key, level)]);
+                self.store.apply_relaxed(put(key, level).into_iter().collect());
             }
-            state = state.or(Some(told(bucket, rate)));
         }
         Ok((state, written_off))
     }
 }
 
-fn put(key: Key, level: f64) -> Change {
-    Change::PutRecord { kind: KIND, id: id_of(key), body: level.to_string() }
+/// The record of a bucket that has one.
+fn put(key: Key, level: f64) -> Option<Change> {
+    Some(Change::PutRecord { kind: KIND, id: id_of(key)?, body: level.to_string() })
 }
 
 fn rate(table: &RateTable, class: RateClass) -> Option<Rate> {
@@ -218,17 +257,19 @@ fn limited(class: RateClass, rate: Rate, whose: &str, level: f64) -> Error {
     error
 }
 
-fn id_of((who, class): Key) -> String {
+/// The id of its record, where it has one.
+fn id_of((who, class): Key) -> Option<String> {
     match who {
-        Some(principal) => format!("{principal}/{}", class.as_str()),
-        None => format!("all/{}", class.as_str()),
+        Who::Principal(principal) => Some(format!("{principal}/{}", class.as_str())),
+        Who::Address(_) => None,
+        Who::Everybody => Some(format!("all/{}", class.as_str())),
     }
 }
 
 fn key_of(id: &str) -> Option<Key> {
     let (who, class) = id.split_once('/')?;
     let class = RateClass::ALL.iter().copied().find(|known| known.as_str() == class)?;
-    let who = if who == "all" { None } else { Some(who.parse().ok()?) };
+    let who = if who == "all" { Who::Everybody } else { Who::Principal(who.parse().ok()?) };
     Some((who, class))
 }
 
@@ -298,6 +339,38 @@ mod tests {
             assert!(calls(&again, who, now).await <= 50 - used, "after {used}");
             store.close().await;
         }
+    }
+
+    #[tokio::test]
+    async fn logins_are_counted_by_address_and_a_network_is_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = store(&dir).await;
+        let mut limits = RatesConfig::default();
+        limits.tokens.login = Some(Rate { per_second: 1, burst: 3 });
+        limits.global.login = Some(Rate { per_second: 1, burst: 8 });
+        let now = Timestamp::from_second(1_000_000).expect("a time");
+        let rates = Rates::open(limits.clone(), store.clone(), now).await.expect("opens");
+        let tries = async |rates: &Rates, from: &str| {
+            let from = Some(from.parse().expect("an address"));
+            let mut made = 0;
+            while made < 10 && rates.take_login(from, now).await.is_ok() {
+                made += 1;
+            }
+            made
+        };
+        assert_eq!(tries(&rates, "192.0.2.1").await, 3);
+        assert_eq!(tries(&rates, "::ffff:192.0.2.1").await, 0, "the same address");
+        assert_eq!(tries(&rates, "2001:db8::1").await, 3);
+        assert_eq!(tries(&rates, "2001:db8::ffff:1").await, 0, "the same network");
+        let refused = rates.take_login(Some("192.0.2.1".parse().expect("an address")), now).await;
+        assert_eq!(refused.expect_err("empty").retry_after_ms, Some(1000));
+        assert_eq!(tries(&rates, "192.0.2.2").await, 2, "everybody's is empty");
+        store.flush().await.expect("written");
+        let records = store.records(KIND).await.expect("records");
+        assert!(records.iter().all(|(id, _)| id == "all/login"), "{records:?}");
+        let again = Rates::open(limits, store.clone(), now).await.expect("opens again");
+        assert_eq!(tries(&again, "192.0.2.9").await, 0, "everybody's is kept");
+        store.close().await;
     }
 
     #[tokio::test]

@@ -278,6 +278,8 @@ fn every_operation_has_its_function() {
         create_backup BackupCreate(_),
         connect_mcp McpConnect(),
         create_ticket TicketCreate(_),
+        create_login LoginCreate(_),
+        end_logins LoginEnd(),
         create_token TokenCreate(_),
         list_tokens TokenList(_),
         token TokenRead(),

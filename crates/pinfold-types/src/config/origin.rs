@@ -92,6 +92,27 @@ impl Origin {
         };
         Self { https, host, port }
     }
+
+    /// Whether its scheme is https.
+    pub const fn is_https(&self) -> bool {
+        self.https
+    }
+
+    /// Its host.
+    pub const fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Its port.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The origin with this host in its place.
+    #[must_use]
+    pub fn with_host(&self, host: Host) -> Self {
+        Self { host, ..self.clone() }
+    }
 }
 
 const fn default_port(https: bool) -> u16 {

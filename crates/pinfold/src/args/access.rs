@@ -5,6 +5,14 @@ use pinfold_types::{ByteSize, SessionId, access::Reach};
 
 use super::values::{CpuMillis, Millis, WorkspaceRef};
 
+/// `pinfold login`
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// Open it in this machine's browser instead of printing it
+    #[arg(long)]
+    pub(crate) open: bool,
+}
+
 /// `pinfold token`
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {

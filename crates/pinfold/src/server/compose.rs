@@ -1,6 +1,7 @@
 //! The server, from its lock to its last stream.
 
 mod log;
+mod login;
 mod metrics;
 mod socket;
 mod tcp;
@@ -86,6 +87,7 @@ async fn serve(
     let bound = tcp::bind(addresses)?;
     let site = Site::new(&config, bound.addresses());
     let streams = config.streams.clone();
+    let pages = login::pages(&config.server, bound.addresses());
     let (doorstep, inside) = Inside::new();
     let mut options = NodeOptions::new(
         home.path().to_owned(),
@@ -110,6 +112,7 @@ async fn serve(
         metrics::serve(address, numbers.clone(), look, stop.clone()).await?;
     }
     let service = Service::new(node.clone(), access.clone(), store, audit.clone(), facts);
+    service.found_at(pages);
     let listening = socket::listen(home)?;
     let names: Vec<String> = bound.addresses().iter().map(ToString::to_string).collect();
     let tls = certificates.as_ref().map(Certificates::server_config).transpose()?;
@@ -137,7 +140,7 @@ async fn serve(
         activity: activity.clone(),
         stop: stop.clone(),
     };
-    let sweeping = AbortOnDropHandle::new(tokio::spawn(sweep(service)));
+    let sweeping = AbortOnDropHandle::new(tokio::spawn(sweep(service.clone())));
     let serving = tokio::spawn(server.run());
     ready(args);
     tracing::info!(home = %home.path().display(), tcp = ?names, took = ?started.elapsed(), "listening");
@@ -150,6 +153,7 @@ async fn serve(
         if let Some(pin) = pin {
             output.note(format!("clients pin {pin}"));
         }
+        login::invite(&service, output).await;
     }
 
     let why = wait(&activity, idle_exit, &node).await?;
