@@ -282,7 +282,10 @@ fn compare(
         (_, true) => "at least 90 % of the throughput",
         _ => "none",
     };
-    report.section(&format!("The gates: {}, {connections} at once", load.title), aim);
+    report.section(
+        &format!("The gates: {}, {connections} at once; ratio of throughput", load.title),
+        aim,
+    );
     for (side, turn, part) in [(sides[0], bare, 1.0), (sides[1], gated, part)] {
         report.cells([
             format!(

@@ -14,6 +14,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::ListenerExt,
 };
 use pinfold_node::{LocalNode, NodeOptions};
 use pinfold_store::Store;
@@ -71,6 +72,8 @@ async fn serve(home: PathBuf, launcher: PathBuf, guest: PathBuf) -> anyhow::Resu
         .with_state(node.clone());
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     println!("{}", listener.local_addr()?);
+    // As the server does: an answer in two parts does not wait for an acknowledgement.
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let serving = tokio::spawn(async move { axum::serve(listener, router).await });
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
     serving.abort();

@@ -101,7 +101,8 @@ const BANS: &[Ban] = &[
     Ban {
         words: &["axum"],
         within: Where::Code,
-        homes: &["crates/pinfold-api/"],
+        // The bench serves the same node without the API, to see what that costs.
+        homes: &["crates/pinfold-api/", "bench/"],
         why: "only the API knows axum",
     },
     Ban {
