@@ -148,7 +148,11 @@ impl Site {
         let (Some(watchman), Peer::Tcp { address, .. }) = (&self.watch.0, peer) else { return };
         if error.code == ErrorCode::Forbidden {
             let upgrade = request.headers().contains_key(http::header::UPGRADE);
-            let surface = if upgrade { Surface::WebSocket } else { Surface::Http };
+            let surface = match upgrade {
+                _ if is_mcp(request.uri().path()) => Surface::Mcp,
+                true => Surface::WebSocket,
+                false => Surface::Http,
+            };
             let id = request.extensions().get::<RequestId>().copied();
             watchman.refused(surface, address.ip(), id, error);
         }
