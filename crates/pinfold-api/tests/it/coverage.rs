@@ -59,6 +59,10 @@ async fn every_operation_answers() {
         if op.object == ObjectKind::Session {
             path = path.replace("/fix", &format!("/{session}"));
         }
+        // An answer that does not end is asked for wrongly; the route is there all the same.
+        if op.reply == Reply::Events {
+            path.push_str("?nonsense=1");
+        }
         let answer = match body {
             Some(body) => served.json(op.method.as_str(), &path, body).await,
             None => served.call(op.method.as_str(), &path).await,
@@ -69,6 +73,7 @@ async fn every_operation_answers() {
                 assert_eq!(answer.status, 400, "{}", op.name);
                 assert!(answer.problem().detail.contains("WebSocket"), "{}", op.name);
             }
+            Reply::Events => assert_eq!(answer.status, 400, "{}", op.name),
             _ => assert!(
                 (200..300).contains(&answer.status),
                 "{}: {} {}",
