@@ -83,10 +83,9 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> anyhow::Result<
         report.note("the gates were not measured: `make bench-setup` installs wrk".into());
         return Ok(());
     }
-    let rates: String = ["create", "exec", "default", "login", "stream"]
-        .iter()
+    let rates = ["create", "exec", "default", "login", "stream"]
         .map(|class| format!("{class} = {RATE}\n"))
-        .collect();
+        .concat();
     let server = Server::with(ServerOptions {
         config: format!("[rates.tokens]\n{rates}[rates.global]\n{rates}"),
         listen: vec!["127.0.0.1:0".into()],

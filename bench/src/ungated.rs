@@ -83,6 +83,7 @@ async fn serve(home: PathBuf, launcher: PathBuf, guest: PathBuf) -> anyhow::Resu
     Ok(())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn shown(error: Error) -> anyhow::Error {
     anyhow!("{error}: {}", error.internal.as_deref().unwrap_or_default())
 }

@@ -92,10 +92,10 @@ fn a_program_inside_forks_its_own_workspace_and_does_nothing_else() {
     // The next boot has another.
     house.server.pinfold(&["stop", "own"]).ok();
     let over = house.client(Some(&token));
-    let ended = testkit::until("the token to end", std::time::Duration::from_secs(10), || {
+    testkit::until("the token to end", std::time::Duration::from_secs(10), || {
         (over.get("/api/v1/whoami").status == 401).then_some(())
     });
-    let () = ended;
+    let () = ();
     house.server.pinfold(&["start", "own"]).ok();
     assert_ne!(inside(&house, "own", "echo $PINFOLD_TOKEN"), token);
     assert_eq!(ask(&house, "own", OWN, &url("/workspaces/own")).0, 200);

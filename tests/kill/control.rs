@@ -98,7 +98,7 @@ fn what_the_control_plane_acknowledged_outlives_its_server() {
         start_again(&mut server, &seat, starts);
     }
     stop.store(true, Ordering::Relaxed);
-    let seen = hasty.join().expect("the hasty caller's checks hold");
+    let counted = hasty.join().expect("the hasty caller's checks hold");
     let mut agents: Vec<Agent> =
         agents.into_iter().map(|one| one.join().expect("a caller's checks hold")).collect();
     // Whatever nobody waited for has been done after this, or never will be. The second, so that
@@ -115,7 +115,7 @@ fn what_the_control_plane_acknowledged_outlives_its_server() {
             agent.settle_quota();
         }
     }
-    let told = agents.iter().flat_map(|agent| &agent.told).chain(&seen.told);
+    let told = agents.iter().flat_map(|agent| &agent.told).chain(&counted.told);
     let told: Vec<promise::Told> = told.cloned().collect();
     let mut tally = BTreeMap::<_, u64>::new();
     for told in told.iter().filter(|told| told.ok) {
@@ -124,7 +124,7 @@ fn what_the_control_plane_acknowledged_outlives_its_server() {
     println!(
         "{} changes acknowledged, {early} kills more of a server that began, {} buckets emptied",
         tally.values().sum::<u64>(),
-        seen.emptied
+        counted.emptied
     );
     println!("{tally:?}");
     assert!(u64::try_from(told.len()).expect("a count") > kills, "too little was going on");

@@ -149,10 +149,10 @@ async fn sign_out<N: Node>(State(service): State<Service<N>>, request: Request) 
         async move {
             let called = called(&request)?;
             own_form(&called)?;
-            let caller = browser(service.access(), &request);
+            let signed_in = browser(service.access(), &request);
             let everywhere = form::body(request).await?.take("everywhere")?.is_some();
             // A cookie that stands for nobody any more is forgotten all the same.
-            if let Ok(Some(caller)) = caller {
+            if let Ok(Some(caller)) = signed_in {
                 service.sign_out(&caller, everywhere).await?;
             }
             let page = Page::new("Signed out")

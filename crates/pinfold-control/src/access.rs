@@ -158,14 +158,14 @@ impl Access {
     }
 
     /// Whether a caller sees everybody's.
-    pub(crate) fn sees_all(&self, caller: &Principal) -> bool {
+    pub(crate) fn sees_all(caller: &Principal) -> bool {
         matches!(caller.kind(), PrincipalKind::Owner { .. })
             || caller.authority().reach == Reach::All
     }
 
     /// Whether a caller sees what belongs to `principal`.
     pub(crate) fn sees(&self, caller: &Principal, principal: Option<PrincipalId>) -> bool {
-        self.sees_all(caller) || self.inner.identity.line(principal).contains(&caller.id())
+        Self::sees_all(caller) || self.inner.identity.line(principal).contains(&caller.id())
     }
 
     /// The same of what is, or was taken of, a workspace: a credential may be bound to some.

@@ -27,6 +27,7 @@ pub enum EgressMode {
 /// A request for a new workspace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing that a caller asks for")]
 pub struct CreateWorkspace {
     /// Unique among workspaces; made up from two words when absent.
     pub name: Option<WorkspaceName>,

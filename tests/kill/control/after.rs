@@ -149,7 +149,7 @@ pub(crate) fn audit(server: &Server, seat: &Seat, told: &[Told]) {
     }
     let verdict = server.pinfold(&["audit", "verify"]);
     assert_eq!(verdict.code, 0, "{} {}", verdict.stdout, verdict.stderr);
-    println!("audit: {} answers found among {} records; {}", told.len(), from - 1, verdict.stdout);
+    eprintln!("audit: {} answers found among {} records; {}", told.len(), from - 1, verdict.stdout);
 }
 
 /// Names of every workspace that is left to remove.

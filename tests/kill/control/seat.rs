@@ -1,6 +1,7 @@
 //! Where the server is at the moment, and calls to it that may be cut off.
 
 use std::{
+    fmt::Write as _,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
@@ -133,7 +134,7 @@ impl Ask {
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(self.headers, "{name}: {value}\r\n");
         self
     }
 

@@ -39,21 +39,21 @@ impl Page {
     /// A paragraph of text.
     #[must_use]
     pub(crate) fn text(mut self, text: &str) -> Self {
-        let _ = write!(self.body, "<p>{}</p>\n", escape(text));
+        let _ = writeln!(self.body, "<p>{}</p>", escape(text));
         self
     }
 
     /// A smaller heading.
     #[must_use]
     pub(crate) fn heading(mut self, text: &str) -> Self {
-        let _ = write!(self.body, "<h2>{}</h2>\n", escape(text));
+        let _ = writeln!(self.body, "<h2>{}</h2>", escape(text));
         self
     }
 
     /// Something to type.
     #[must_use]
     pub(crate) fn command(mut self, text: &str) -> Self {
-        let _ = write!(self.body, "<pre><code>{}</code></pre>\n", escape(text));
+        let _ = writeln!(self.body, "<pre><code>{}</code></pre>", escape(text));
         self
     }
 
@@ -63,7 +63,7 @@ impl Page {
         self.body.push_str("<dl>\n");
         for (name, value) in facts {
             let (name, value) = (escape(name), escape(value));
-            let _ = write!(self.body, "<dt>{name}</dt><dd>{value}</dd>\n");
+            let _ = writeln!(self.body, "<dt>{name}</dt><dd>{value}</dd>");
         }
         self.body.push_str("</dl>\n");
         self
@@ -76,9 +76,9 @@ impl Page {
         summary: &str,
         items: impl IntoIterator<Item = &'a str>,
     ) -> Self {
-        let _ = write!(self.body, "<details><summary>{}</summary><ul>\n", escape(summary));
+        let _ = writeln!(self.body, "<details><summary>{}</summary><ul>", escape(summary));
         for item in items {
-            let _ = write!(self.body, "<li>{}</li>\n", escape(item));
+            let _ = writeln!(self.body, "<li>{}</li>", escape(item));
         }
         self.body.push_str("</ul></details>\n");
         self
@@ -88,7 +88,7 @@ impl Page {
     #[must_use]
     pub(crate) fn link(mut self, to: &str, text: &str) -> Self {
         let (to, text) = (escape(to), escape(text));
-        let _ = write!(self.body, "<p><a href=\"{to}\">{text}</a></p>\n");
+        let _ = writeln!(self.body, "<p><a href=\"{to}\">{text}</a></p>");
         self
     }
 
@@ -101,17 +101,17 @@ impl Page {
         hidden: &[(&str, &str)],
         buttons: &[(&str, &str, &str)],
     ) -> Self {
-        let _ = write!(self.body, "<form method=\"post\" action=\"{}\">\n", escape(action));
+        let _ = writeln!(self.body, "<form method=\"post\" action=\"{}\">", escape(action));
         for (name, value) in hidden {
             let (name, value) = (escape(name), escape(value));
             let _ =
-                write!(self.body, "<input type=\"hidden\" name=\"{name}\" value=\"{value}\">\n");
+                writeln!(self.body, "<input type=\"hidden\" name=\"{name}\" value=\"{value}\">");
         }
         for (name, value, text) in buttons {
             let (name, value, text) = (escape(name), escape(value), escape(text));
-            let _ = write!(
+            let _ = writeln!(
                 self.body,
-                "<button type=\"submit\" name=\"{name}\" value=\"{value}\">{text}</button>\n"
+                "<button type=\"submit\" name=\"{name}\" value=\"{value}\">{text}</button>"
             );
         }
         self.body.push_str("</form>\n");
@@ -122,7 +122,7 @@ impl Page {
     #[must_use]
     pub(crate) fn going_on_to(mut self, to: &str) -> Self {
         let to = escape(to);
-        let _ = write!(self.head, "<meta http-equiv=\"refresh\" content=\"0;url={to}\">\n");
+        let _ = writeln!(self.head, "<meta http-equiv=\"refresh\" content=\"0;url={to}\">");
         self
     }
 

@@ -180,10 +180,10 @@ async fn a_client_is_let_in_by_a_person_and_opens_mcp_alone() {
     let resource = json(&app.web.get("/.well-known/oauth-protected-resource/mcp").await);
     assert_eq!(resource["resource"], app.resource());
     assert_eq!(resource["authorization_servers"], serde_json::json!([issuer]));
-    let server = json(&app.web.get("/.well-known/oauth-authorization-server").await);
-    assert_eq!(server["issuer"], issuer);
-    assert_eq!(server["code_challenge_methods_supported"], serde_json::json!(["S256"]));
-    assert_eq!(server["authorization_response_iss_parameter_supported"], true);
+    let metadata = json(&app.web.get("/.well-known/oauth-authorization-server").await);
+    assert_eq!(metadata["issuer"], issuer);
+    assert_eq!(metadata["code_challenge_methods_supported"], serde_json::json!(["S256"]));
+    assert_eq!(metadata["authorization_response_iss_parameter_supported"], true);
 
     let page = consent_page(&person, &app, &[]).await;
     assert_eq!(page.status, 200);
@@ -464,8 +464,8 @@ async fn registrations_are_bounded() {
     let web = Web::at(&off, "localhost");
     let body = r#"{"redirect_uris":["http://127.0.0.1/x"]}"#;
     assert_eq!(web.send("POST /oauth/register", kind, body).await.status, 403);
-    let server = json(&web.get("/.well-known/oauth-authorization-server").await);
-    assert!(server.get("registration_endpoint").is_none());
+    let metadata = json(&web.get("/.well-known/oauth-authorization-server").await);
+    assert!(metadata.get("registration_endpoint").is_none());
     let none = Served::with(64, &format!("{FAST}[oauth]\nenabled = false")).await;
     let web = Web::at(&none, "localhost");
     assert_eq!(web.get("/.well-known/oauth-authorization-server").await.status, 401);

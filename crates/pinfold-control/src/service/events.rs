@@ -104,7 +104,7 @@ fn visible(access: &Access, caller: &Principal, event: &EventInfo) -> bool {
     }
     let owner = event.detail["owner"].as_str();
     let somebody = [Some(event.principal.as_str()), owner];
-    access.sees_all(caller)
+    Access::sees_all(caller)
         || somebody
             .into_iter()
             .flatten()

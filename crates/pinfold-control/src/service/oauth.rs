@@ -336,10 +336,10 @@ impl<N: Node> Service<N> {
                 resource: wish.resource.clone(),
                 scopes,
             };
-            let granted =
-                self.access().identity().consent(person, grantee, &oauth.config, now).await?;
+            let identity = self.access().identity();
+            let code = identity.consent(person, grantee, &oauth.config, now).await?;
             oauth.clients.used(&wish.client.id, now).await?;
-            Ok(granted)
+            Ok(code)
         };
         let granted = granted.await;
         let (code, _) = call.end_with(granted, |(_, info)| vec![info.id.to_string()]).await?;

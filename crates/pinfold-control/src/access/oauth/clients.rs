@@ -153,17 +153,16 @@ fn gone(
         let hurried = known
             .iter()
             .filter(|(_, body)| body.used_at.is_none() && age(body.created_at) > HURRIED);
-        match hurried.min_by_key(|(_, body)| body.created_at) {
-            Some((id, _)) => gone.push(id.clone()),
-            None => {
-                let mut error = Error::new(
-                    ErrorCode::RateLimited,
-                    format!("there are {MOST} registered clients already"),
-                )
-                .hint("later: those that nobody lets in are forgotten");
-                error.retry_after_ms = Some(600_000);
-                return Err(error);
-            }
+        if let Some((id, _)) = hurried.min_by_key(|(_, body)| body.created_at) {
+            gone.push(id.clone());
+        } else {
+            let mut error = Error::new(
+                ErrorCode::RateLimited,
+                format!("there are {MOST} registered clients already"),
+            )
+            .hint("later: those that nobody lets in are forgotten");
+            error.retry_after_ms = Some(600_000);
+            return Err(error);
         }
     }
     Ok(gone)
