@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Write as _,
     time::Duration,
 };
 
@@ -149,7 +150,13 @@ pub(crate) fn audit(server: &Server, seat: &Seat, told: &[Told]) {
     }
     let verdict = server.pinfold(&["audit", "verify"]);
     assert_eq!(verdict.code, 0, "{} {}", verdict.stdout, verdict.stderr);
-    eprintln!("audit: {} answers found among {} records; {}", told.len(), from - 1, verdict.stdout);
+    let _ = writeln!(
+        std::io::stderr(),
+        "audit: {} answers found among {} records; {}",
+        told.len(),
+        from - 1,
+        verdict.stdout
+    );
 }
 
 /// Names of every workspace that is left to remove.
