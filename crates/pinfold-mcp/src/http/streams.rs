@@ -132,6 +132,7 @@ impl State {
         {
             self.tokens.remove(&token);
         }
+        self.make_room(stream);
     }
 
     fn forget_old(&mut self) {
