@@ -1,5 +1,6 @@
 //! What stands before every operation: who calls, how often, what they may, what they hold.
 
+mod drawn;
 pub(crate) mod identity;
 pub(crate) mod links;
 pub(crate) mod oauth;

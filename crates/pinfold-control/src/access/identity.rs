@@ -42,6 +42,17 @@ struct Tables {
     principals: HashMap<PrincipalId, PrincipalBody>,
 }
 
+impl Tables {
+    fn has_room(&self) -> Result<()> {
+        if self.tokens.len() < MAX_TOKENS {
+            return Ok(());
+        }
+        let full = format!("there are {MAX_TOKENS} tokens already");
+        Err(Error::new(ErrorCode::QuotaExceeded, full)
+            .hint("revoke some; revoked ones are forgotten after 30 days"))
+    }
+}
+
 /// Who there is.
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -173,13 +184,7 @@ impl Identity {
         for id in &old {
             tables.tokens.remove(id);
         }
-        if tables.tokens.len() >= MAX_TOKENS {
-            return Err(Error::new(
-                ErrorCode::QuotaExceeded,
-                format!("there are {MAX_TOKENS} tokens already"),
-            )
-            .hint("revoke some; revoked ones are forgotten after 30 days"));
-        }
+        tables.has_room()?;
         Ok(old
             .into_iter()
             .map(|id| Change::DeleteRecord { kind: TOKEN, id: id.to_string() })

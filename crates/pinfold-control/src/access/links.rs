@@ -1,50 +1,31 @@
 //! Links that sign a browser in, once, within a few minutes. Whoever asks for one is somebody
 //! already; what it opens is a session of the same rights in one browser.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use pinfold_auth::{Principal, unauthenticated};
-use pinfold_types::{Error, ErrorCode, PrincipalId, Result};
-use sha2::{Digest, Sha256};
-use tokio::time::Instant;
+use pinfold_types::{Error, ErrorCode, Result};
+
+use super::drawn::{Drawn, Missed};
 
 /// Most links of all principals that stand at once.
 const MOST: usize = 1024;
 /// Most links of one principal that stand at once.
 const MOST_OF_ONE: usize = 32;
-/// Random bytes in a link.
-const BYTES: usize = 32;
-/// What every code begins with, so that one in a log is known for what it is.
 const PREFIX: &str = "pf_login_";
 
-type Digest32 = [u8; 32];
-
-/// Links that stand, by the hash of their code. Kept in memory alone: a restart ends them, and
-/// another one is a command away.
+/// Links that stand.
 #[derive(Debug)]
-pub(crate) struct Links {
-    life: Duration,
-    standing: Mutex<HashMap<Digest32, Link>>,
-}
-
-#[derive(Debug)]
-struct Link {
-    person: Principal,
-    ends: Instant,
-}
+pub(crate) struct Links(Drawn<Principal>);
 
 impl Links {
     pub(crate) fn new(life: Duration) -> Self {
-        Self { life, standing: Mutex::default() }
+        Self(Drawn::new(life))
     }
 
     /// How long a link stands.
     pub(crate) const fn life(&self) -> Duration {
-        self.life
+        self.0.life()
     }
 
     /// The code of a new link for this principal.
@@ -52,15 +33,11 @@ impl Links {
     /// # Errors
     /// When too many stand already.
     pub(crate) fn issue(&self, person: &Principal) -> Result<String> {
-        let mut random = [0; BYTES];
-        getrandom::fill(&mut random)
-            .map_err(|error| Error::internal(format!("no random bytes: {error}")))?;
-        let code = format!("{PREFIX}{}", data_encoding::BASE64URL_NOPAD.encode(&random));
-        let now = Instant::now();
-        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        standing.retain(|_, link| link.ends > now);
-        let of = |id: PrincipalId| standing.values().filter(|link| link.person.id() == id).count();
-        if standing.len() >= MOST || of(person.id()) >= MOST_OF_ONE {
+        self.0.draw(PREFIX, person.clone(), |standing| {
+            let own = standing.values().filter(|link| link.item.id() == person.id()).count();
+            if standing.len() < MOST && own < MOST_OF_ONE {
+                return Ok(());
+            }
             let mut error = Error::new(
                 ErrorCode::RateLimited,
                 format!(
@@ -69,10 +46,8 @@ impl Links {
             )
             .hint("use them, or wait until they have ended");
             error.retry_after_ms = Some(30_000);
-            return Err(error);
-        }
-        standing.insert(digest(&code), Link { person: person.clone(), ends: now + self.life });
-        Ok(code)
+            Err(error)
+        })
     }
 
     /// The principal that a link was made for. The link stands as before.
@@ -80,9 +55,7 @@ impl Links {
     /// # Errors
     /// The same for every reason: unknown, used or over.
     pub(crate) fn holder(&self, code: &str) -> Result<Principal> {
-        let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        let link = standing.get(&digest(code)).filter(|link| link.ends > Instant::now());
-        link.map(|link| link.person.clone()).ok_or_else(|| unauthenticated("no such login link"))
+        self.0.look(code, Clone::clone).ok_or_else(|| unauthenticated("no such login link"))
     }
 
     /// Takes a link for good, and gives the principal that it was made for.
@@ -90,17 +63,13 @@ impl Links {
     /// # Errors
     /// As for [`Links::holder`].
     pub(crate) fn redeem(&self, code: &str) -> Result<Principal> {
-        let taken = {
-            let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-            standing.remove(&digest(code))
-        };
-        let link = taken.filter(|link| link.ends > Instant::now());
-        link.map(|link| link.person).ok_or_else(|| unauthenticated("a login link that is over"))
+        self.0.take(code).map_err(|missed| {
+            unauthenticated(match missed {
+                Missed::Unknown => "no such login link",
+                Missed::Over => "a login link that is over",
+            })
+        })
     }
-}
-
-fn digest(code: &str) -> Digest32 {
-    Sha256::digest(code.as_bytes()).into()
 }
 
 #[cfg(test)]

@@ -1,16 +1,12 @@
 //! Tickets: what a page shows once, within half a minute, to open one WebSocket, because a
 //! browser lets it set no header there and a token does not belong into a URL.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use pinfold_auth::{Caller, unauthenticated};
-use pinfold_types::{Error, ErrorCode, PrincipalId, Result};
-use sha2::{Digest, Sha256};
-use tokio::time::Instant;
+use pinfold_types::{Error, ErrorCode, Result};
+
+use super::drawn::{Drawn, Missed};
 
 /// How long a ticket stands.
 pub(crate) const LIFE: Duration = Duration::from_secs(30);
@@ -18,22 +14,22 @@ pub(crate) const LIFE: Duration = Duration::from_secs(30);
 const MOST: usize = 4096;
 /// Most tickets of one principal that stand at once.
 const MOST_OF_ONE: usize = 64;
-/// Random bytes in a ticket.
-const BYTES: usize = 32;
-/// What every ticket begins with, so that one in a log is known for what it is.
 const PREFIX: &str = "pf_ticket_";
 
-type Digest32 = [u8; 32];
-
-/// Tickets that stand. Kept in memory alone: a restart ends them, and a page asks again.
-#[derive(Debug, Default)]
-pub(crate) struct Tickets(Mutex<HashMap<Digest32, Ticket>>);
+/// Tickets that stand.
+#[derive(Debug)]
+pub(crate) struct Tickets(Drawn<Ticket>);
 
 #[derive(Debug)]
 struct Ticket {
     caller: Caller,
     origin: Option<String>,
-    ends: Instant,
+}
+
+impl Default for Tickets {
+    fn default() -> Self {
+        Self(Drawn::new(LIFE))
+    }
 }
 
 impl Tickets {
@@ -42,54 +38,39 @@ impl Tickets {
     /// # Errors
     /// When too many stand already.
     pub(crate) fn issue(&self, caller: &Caller, origin: Option<&str>) -> Result<String> {
-        let mut random = [0; BYTES];
-        getrandom::fill(&mut random)
-            .map_err(|error| Error::internal(format!("no random bytes: {error}")))?;
-        let text = format!("{PREFIX}{}", data_encoding::BASE64URL_NOPAD.encode(&random));
-        let now = Instant::now();
-        let mut tickets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tickets.retain(|_, ticket| ticket.ends > now);
-        let of = |id: PrincipalId| {
-            tickets.values().filter(|ticket| ticket.caller.principal().id() == id).count()
-        };
-        if tickets.len() >= MOST || of(caller.principal().id()) >= MOST_OF_ONE {
+        let ticket = Ticket { caller: caller.clone(), origin: origin.map(str::to_owned) };
+        self.0.draw(PREFIX, ticket, |standing| {
+            let id = caller.principal().id();
+            let own = standing.values().filter(|of| of.item.caller.principal().id() == id).count();
+            if standing.len() < MOST && own < MOST_OF_ONE {
+                return Ok(());
+            }
             let mut error = Error::new(
                 ErrorCode::RateLimited,
                 format!("{MOST_OF_ONE} tickets of this caller, or {MOST} of all, stand already"),
             )
             .hint("use them; each ends after 30 s");
             error.retry_after_ms = Some(30_000);
-            return Err(error);
-        }
-        let ticket =
-            Ticket { caller: caller.clone(), origin: origin.map(str::to_owned), ends: now + LIFE };
-        tickets.insert(digest(&text), ticket);
-        Ok(text)
+            Err(error)
+        })
     }
 
-    /// Takes a ticket for good, and gives the caller that it was made for. It is found by its
-    /// hash, so that the time of the search says nothing of what was missed.
+    /// Takes a ticket for good, and gives the caller that it was made for.
     ///
     /// # Errors
     /// The same for every reason: unknown, used, over, or shown by another page.
     pub(crate) fn redeem(&self, text: &str, origin: Option<&str>) -> Result<Caller> {
-        let taken = {
-            let mut tickets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            tickets.remove(&digest(text))
-        };
-        let ticket = taken.ok_or_else(|| unauthenticated("no such ticket"))?;
-        if ticket.ends <= Instant::now() {
-            return Err(unauthenticated("a ticket that is over"));
-        }
+        let ticket = self.0.take(text).map_err(|missed| {
+            unauthenticated(match missed {
+                Missed::Unknown => "no such ticket",
+                Missed::Over => "a ticket that is over",
+            })
+        })?;
         if ticket.origin.as_deref() != origin {
             return Err(unauthenticated("a ticket of another page"));
         }
         Ok(ticket.caller)
     }
-}
-
-fn digest(text: &str) -> Digest32 {
-    Sha256::digest(text.as_bytes()).into()
 }
 
 #[cfg(test)]

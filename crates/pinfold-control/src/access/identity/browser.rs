@@ -1,12 +1,12 @@
 //! Browsers that are signed in: tokens of their own class, which end when they are idle.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use pinfold_auth::{CredentialClass, Principal, Token};
 use pinfold_types::{PrincipalId, Result, TokenId, access::NewToken, config::LoginConfig};
 
 use super::{
     Identity,
-    record::{TokenBody, entry, hex},
+    record::{TokenBody, entry, lasting},
 };
 
 impl Identity {
@@ -19,26 +19,16 @@ impl Identity {
         now: Timestamp,
     ) -> Result<NewToken> {
         let token = Token::generate(CredentialClass::Browser)?;
-        let authority = person.authority();
+        let hash = self.authenticator.hash(&token);
+        let authority = person.authority().clone();
         let end = person.expires_at().into_iter().chain([now + lasting(life.max_ms)]).min();
         let body = TokenBody {
             name: "browser".into(),
-            class: CredentialClass::Browser,
-            hash: hex(self.authenticator.hash(&token).as_bytes()),
-            principal: person.id(),
-            maker: person.id(),
             parent: person.token(),
-            scopes: authority.scopes.patterns().map(str::to_owned).collect(),
-            reach: authority.reach,
-            workspaces: authority.workspaces.clone(),
-            own: None,
             session: person.session(),
-            created_at: now,
             expires_at: end,
             idle_ms: Some(i64::try_from(life.idle_ms).unwrap_or(i64::MAX)),
-            last_used_at: None,
-            revoked_at: None,
-            granted: None,
+            ..TokenBody::new(CredentialClass::Browser, &hash, person.id(), authority, now)
         };
         let mut info = self.admit(entry(token.id(), body)?, None, now).await?;
         // The cookie lasts as long as it can: when it was idle is judged here, at each use.
@@ -67,8 +57,4 @@ impl Identity {
         self.revoke_all(of.clone(), now).await?;
         Ok(of)
     }
-}
-
-pub(super) fn lasting(ms: u64) -> SignedDuration {
-    SignedDuration::from_millis(i64::try_from(ms).unwrap_or(i64::MAX))
 }

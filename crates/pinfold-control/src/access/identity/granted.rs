@@ -18,9 +18,8 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
-    Identity, MAX_TOKENS, TOKEN, Tables,
-    browser::lasting,
-    record::{Entry, GrantBody, TokenBody, entry, hex, info, put, unhex},
+    Identity, TOKEN, Tables,
+    record::{Entry, GrantBody, TokenBody, entry, hex, info, lasting, put, unhex, words},
 };
 
 /// How long a code stands (RFC 6749 §4.1.2 asks for ten minutes at most).
@@ -151,36 +150,25 @@ impl Identity {
             (parent, parent.and_then(entry).and_then(|parent| parent.body.expires_at))
         };
         let code = Token::generate(CredentialClass::Code)?;
-        let hash = hex(self.authenticator.hash(&code).as_bytes());
+        let hash = self.authenticator.hash(&code);
         let until = end.into_iter().chain([now + lasting(life.max_ms)]).min();
+        // No refresh token has the code's hash: the class is part of what is hashed.
         let body = TokenBody {
             name: grantee.name,
-            class: CredentialClass::Refresh,
-            // No refresh token has it: the class is part of what is hashed.
-            hash: hash.clone(),
-            principal: person.id(),
-            maker: person.id(),
             parent,
-            scopes: authority.scopes.patterns().map(str::to_owned).collect(),
-            reach: authority.reach,
-            workspaces: authority.workspaces,
-            own: None,
             session: person.session(),
-            created_at: now,
             expires_at: until.into_iter().chain([now + CODE]).min(),
-            idle_ms: None,
-            last_used_at: None,
-            revoked_at: None,
             granted: Some(GrantBody {
                 client: grantee.client,
                 shown: grantee.shown,
                 redirect: grantee.redirect,
                 challenge: grantee.challenge,
                 resource: grantee.resource,
-                code: hash,
+                code: hex(hash.as_bytes()),
                 until,
                 family: None,
             }),
+            ..TokenBody::new(CredentialClass::Refresh, &hash, person.id(), authority, now)
         };
         let info = self.admit(entry(code.id(), body)?, None, now).await?;
         Ok((code.reveal(), info))
@@ -330,7 +318,7 @@ impl Identity {
             class: CredentialClass::Mcp,
             hash: hex(self.authenticator.hash(&access).as_bytes()),
             parent: Some(grant),
-            scopes: scopes.patterns().map(str::to_owned).collect(),
+            scopes: words(&scopes),
             created_at: now,
             expires_at: Some(end),
             idle_ms: None,
@@ -462,13 +450,7 @@ fn make_room(tables: &mut Tables, grant: TokenId, now: Timestamp) -> Result<Vec<
         tables.tokens.remove(&id);
         changes.push(Change::DeleteRecord { kind: TOKEN, id: id.to_string() });
     }
-    if tables.tokens.len() >= MAX_TOKENS {
-        return Err(Error::new(
-            ErrorCode::QuotaExceeded,
-            format!("there are {MAX_TOKENS} tokens already"),
-        )
-        .into());
-    }
+    tables.has_room()?;
     Ok(changes)
 }
 

@@ -16,7 +16,7 @@ use pinfold_types::{
 
 use super::{
     Identity, MAX_DEPTH, PRINCIPAL, TOKEN,
-    record::{Entry, PrincipalBody, TokenBody, entry, hex, info, put},
+    record::{Entry, PrincipalBody, TokenBody, entry, info, lasting, put},
 };
 
 /// How long a boot may take from its token to the moment when its workspace is seen.
@@ -55,33 +55,16 @@ impl Identity {
                 "leave out scopes, workspaces and reach to see what you have: GET /api/v1/whoami",
             ));
         }
-        let expires_at = request
-            .expires_ms
-            .map(|ms| now + SignedDuration::from_millis(i64::try_from(ms).unwrap_or(i64::MAX)))
-            .into_iter()
-            .chain(maker.expires_at())
-            .min();
+        let wanted = request.expires_ms.map(|ms| now + lasting(ms));
         let token = Token::generate(CredentialClass::Api)?;
         let hash = self.authenticator.hash(&token);
         let principal = if request.same_principal { maker.id() } else { PrincipalId::generate() };
         let body = TokenBody {
             name: request.name.clone(),
-            class: CredentialClass::Api,
-            hash: hex(hash.as_bytes()),
-            principal,
             maker: maker.id(),
             parent: maker.token(),
-            scopes: authority.scopes.patterns().map(str::to_owned).collect(),
-            reach: authority.reach,
-            workspaces: authority.workspaces,
-            own: None,
-            session: None,
-            created_at: now,
-            expires_at,
-            idle_ms: None,
-            last_used_at: None,
-            revoked_at: None,
-            granted: None,
+            expires_at: wanted.into_iter().chain(maker.expires_at()).min(),
+            ..TokenBody::new(CredentialClass::Api, &hash, principal, authority, now)
         };
         let made = (!request.same_principal).then(|| PrincipalBody {
             name: request.name.clone(),
@@ -99,6 +82,7 @@ impl Identity {
         let info = self.admit(entry, made.map(|made| (principal, made)), now).await?;
         Ok(NewToken { token: token.reveal().to_string(), info })
     }
+
     /// Records a new token, with the principal that was made for it, and lets it in unless what it
     /// was made with has ended meanwhile.
     pub(super) async fn admit(
@@ -147,29 +131,20 @@ impl Identity {
         let token = Token::generate(CredentialClass::Workspace)?;
         let principal = PrincipalId::generate();
         let maker = holder.unwrap_or_else(|| self.authenticator.owner());
-        let scopes: BTreeSet<&str> = pinfold_auth::OPERATIONS
-            .iter()
-            .filter(|op| SELF_OPERATIONS.contains(&op.name))
-            .map(|op| op.scope)
-            .collect();
-        let body = TokenBody {
-            name: workspace.to_string(),
-            class: CredentialClass::Workspace,
-            hash: hex(self.authenticator.hash(&token).as_bytes()),
-            principal,
-            maker,
-            parent: None,
-            scopes: scopes.into_iter().map(str::to_owned).collect(),
+        let own = pinfold_auth::OPERATIONS.iter().filter(|op| SELF_OPERATIONS.contains(&op.name));
+        let authority = Authority {
+            scopes: ScopeSet::recorded(own.map(|op| op.scope)),
             reach: Reach::Own,
             workspaces: Some([workspace].into()),
+            operations: Some(SELF_OPERATIONS),
+        };
+        let (class, hash) = (CredentialClass::Workspace, self.authenticator.hash(&token));
+        let body = TokenBody {
+            name: workspace.to_string(),
+            maker,
             own: Some((workspace, boot)),
-            session: None,
-            created_at: now,
             expires_at,
-            idle_ms: None,
-            last_used_at: None,
-            revoked_at: None,
-            granted: None,
+            ..TokenBody::new(class, &hash, principal, authority, now)
         };
         let made = PrincipalBody {
             name: workspace.to_string(),

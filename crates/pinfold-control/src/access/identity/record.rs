@@ -61,6 +61,47 @@ pub(super) struct TokenBody {
     pub(super) granted: Option<GrantBody>,
 }
 
+impl TokenBody {
+    /// A token of this principal's own, with these rights, which ends with nothing else and never.
+    pub(super) fn new(
+        class: CredentialClass,
+        hash: &TokenHash,
+        principal: PrincipalId,
+        authority: Authority,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            name: String::new(),
+            class,
+            hash: hex(hash.as_bytes()),
+            principal,
+            maker: principal,
+            parent: None,
+            scopes: words(&authority.scopes),
+            reach: authority.reach,
+            workspaces: authority.workspaces,
+            own: None,
+            session: None,
+            created_at: now,
+            expires_at: None,
+            idle_ms: None,
+            last_used_at: None,
+            revoked_at: None,
+            granted: None,
+        }
+    }
+}
+
+/// Scopes as they are recorded.
+pub(super) fn words(scopes: &ScopeSet) -> Vec<String> {
+    scopes.patterns().map(str::to_owned).collect()
+}
+
+/// A time of the configuration, in milliseconds.
+pub(super) fn lasting(ms: u64) -> SignedDuration {
+    SignedDuration::from_millis(i64::try_from(ms).unwrap_or(i64::MAX))
+}
+
 /// What a person granted to a client, as recorded with the grant's token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct GrantBody {

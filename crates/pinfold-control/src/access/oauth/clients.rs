@@ -12,6 +12,7 @@ use pinfold_types::{Error, ErrorCode, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Client, redirect, shown_name};
+use crate::access::drawn::random_text;
 
 const KIND: &str = "oauth_client";
 /// What every id begins with.
@@ -82,10 +83,7 @@ impl Clients {
         now: Timestamp,
     ) -> Result<Client> {
         check_redirects(redirects, schemes)?;
-        let mut random = [0; 16];
-        getrandom::fill(&mut random)
-            .map_err(|error| Error::internal(format!("no random bytes: {error}")))?;
-        let id = format!("{PREFIX}{}", data_encoding::BASE64URL_NOPAD.encode(&random));
+        let id = random_text::<16>(PREFIX)?;
         let name = match shown_name(name) {
             name if name.is_empty() => "a client without a name".to_owned(),
             name => name,

@@ -1,18 +1,13 @@
 //! Requests that a consent page shows, until its reader answers. What was shown is what is granted:
 //! the answer brings nothing but a number that was drawn for this page and this browser.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use pinfold_auth::ScopeSet;
-use pinfold_types::{Error, Result, TokenId};
-use sha2::{Digest, Sha256};
-use tokio::time::Instant;
+use pinfold_types::{Result, TokenId};
 
 use super::Client;
+use crate::access::drawn::{Drawn, Standing};
 
 /// How long a page waits for its answer.
 const LIFE: Duration = Duration::from_mins(10);
@@ -40,53 +35,48 @@ pub struct Wish {
     pub issuer: String,
 }
 
-/// Pages that wait, by the hash of their number.
-#[derive(Debug, Default)]
-pub(crate) struct Waiting(Mutex<HashMap<[u8; 32], Page>>);
+/// Pages that wait.
+#[derive(Debug)]
+pub(crate) struct Waiting(Drawn<Page>);
 
 #[derive(Debug)]
 struct Page {
     browser: TokenId,
     wish: Wish,
-    ends: Instant,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self(Drawn::new(LIFE))
+    }
 }
 
 impl Waiting {
     /// Draws the number of a page that this browser is shown.
     pub(crate) fn ask(&self, browser: TokenId, wish: Wish) -> Result<String> {
-        let mut random = [0; 32];
-        getrandom::fill(&mut random)
-            .map_err(|error| Error::internal(format!("no random bytes: {error}")))?;
-        let number = data_encoding::BASE64URL_NOPAD.encode(&random);
-        let now = Instant::now();
-        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.retain(|_, page| page.ends > now);
-        let oldest = |pages: &HashMap<[u8; 32], Page>, of: Option<TokenId>| {
-            let own = pages.iter().filter(|(_, page)| of.is_none_or(|of| page.browser == of));
-            own.min_by_key(|(_, page)| page.ends).map(|(key, _)| *key)
-        };
-        let own = pages.values().filter(|page| page.browser == browser).count();
-        let full = if own >= MOST_OF_ONE { Some(Some(browser)) } else { None };
-        let full = full.or((pages.len() >= MOST).then_some(None));
-        if let Some(key) = full.and_then(|of| oldest(&pages, of)) {
-            pages.remove(&key);
-        }
-        pages.insert(digest(&number), Page { browser, wish, ends: now + LIFE });
-        Ok(number)
+        self.0.draw("", Page { browser, wish }, |pages| {
+            let own = pages.values().filter(|page| page.item.browser == browser).count();
+            if own >= MOST_OF_ONE {
+                forget_oldest(pages, |page| page.browser == browser);
+            } else if pages.len() >= MOST {
+                forget_oldest(pages, |_| true);
+            }
+            Ok(())
+        })
     }
 
     /// What the page with this number showed, once, if it is this browser's.
     pub(crate) fn answer(&self, browser: TokenId, number: &str) -> Option<Wish> {
-        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = digest(number);
-        let own = pages.get(&key).is_some_and(|page| page.browser == browser);
-        let page = own.then(|| pages.remove(&key)).flatten()?;
-        (page.ends > Instant::now()).then_some(page.wish)
+        let own = self.0.look(number, |page| page.browser == browser)?;
+        own.then(|| self.0.take(number).ok()).flatten().map(|page| page.wish)
     }
 }
 
-fn digest(number: &str) -> [u8; 32] {
-    Sha256::digest(number.as_bytes()).into()
+fn forget_oldest(pages: &mut Standing<Page>, of: impl Fn(&Page) -> bool) {
+    let own = pages.iter().filter(|(_, page)| of(&page.item));
+    if let Some(oldest) = own.min_by_key(|(_, page)| page.ends).map(|(key, _)| *key) {
+        pages.remove(&oldest);
+    }
 }
 
 #[cfg(test)]
