@@ -4,17 +4,17 @@
 //! which makes a credential and so needs the right to make tokens. Everything is counted against
 //! the rate of logins, and what comes of it is written down.
 
+mod consent;
+mod tokens;
+
 use jiff::Timestamp;
-use pinfold_auth::{Caller, Grant, ScopeSet, ops};
 use pinfold_types::{Error, ErrorCode, Result, config::OauthConfig, name::excerpt};
 use serde::Deserialize;
 
+pub use self::tokens::{Shown, Tokens};
 use crate::{
     Node, Service,
-    access::{
-        identity::{Denied, Grantee, Issued, Redeemed, Renewed},
-        oauth::{Client, documents, pending::Wish, redirect, scopes},
-    },
+    access::oauth::{Client, documents, pending::Wish, redirect, scopes},
     events::Visitor,
 };
 
@@ -130,46 +130,6 @@ pub struct Registration {
     pub redirect_uris: Vec<String>,
 }
 
-/// What a client shows at the token endpoint.
-#[derive(Clone, Debug, Default)]
-pub struct Shown {
-    /// `authorization_code` or `refresh_token`.
-    pub grant_type: String,
-    /// Who asks.
-    pub client_id: String,
-    /// Of `authorization_code`.
-    pub code: String,
-    /// Of `authorization_code`; may be left out.
-    pub redirect_uri: Option<String>,
-    /// Of `authorization_code`.
-    pub code_verifier: String,
-    /// Of `refresh_token`.
-    pub refresh_token: String,
-    /// Of `refresh_token`: fewer than were granted.
-    pub scope: Option<String>,
-    /// RFC 8707.
-    pub resource: Option<String>,
-}
-
-/// Tokens for a client.
-#[derive(Clone)]
-pub struct Tokens {
-    /// Opens MCP.
-    pub access_token: String,
-    /// Gets the next.
-    pub refresh_token: String,
-    /// How long the first stands, in seconds.
-    pub expires_in_s: i64,
-    /// What it may.
-    pub scope: String,
-}
-
-impl std::fmt::Debug for Tokens {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokens").field("scope", &self.scope).finish_non_exhaustive()
-    }
-}
-
 impl<N: Node> Service<N> {
     /// What the configuration says of clients.
     pub fn oauth_config(&self) -> &OauthConfig {
@@ -274,243 +234,6 @@ impl<N: Node> Service<N> {
             None => bad("there is no such client here; it has to register again"),
         }
     }
-
-    /// Shows a wish to a person: the number of the page, and what they can grant of it. They need
-    /// to be on the list of those who may log clients in.
-    pub async fn ask_consent(&self, caller: &Caller, wish: &Wish) -> Result<(String, ScopeSet)> {
-        let person = caller.principal();
-        let Some(browser) = person.token() else {
-            return Err(pinfold_auth::unauthenticated("no browser"));
-        };
-        if !self.access().oauth().allows(person.id()) {
-            let visitor = Visitor::of(caller);
-            self.consent_event("oauth.refused", caller, wish, &visitor).await?;
-            return Err(Error::new(
-                ErrorCode::Forbidden,
-                format!("{} may not let clients in", person.id()),
-            )
-            .hint("whoever runs this server names those who may in oauth.allowed"));
-        }
-        let can = wish.scopes.and(&person.authority().scopes);
-        let number = self.access().oauth().waiting.ask(browser, wish.clone())?;
-        Ok((number, can))
-    }
-
-    /// The wish that a page with this number showed to this browser, once.
-    pub fn answered(&self, caller: &Caller, number: &str) -> Option<Wish> {
-        self.access().oauth().waiting.answer(caller.principal().token()?, number)
-    }
-
-    /// Grants what a page showed, or only what of it looks. Gives where to send the browser, with
-    /// the code.
-    pub async fn consent(
-        &self,
-        grant: Grant<ops::TokenCreate>,
-        wish: &Wish,
-        only_looking: bool,
-    ) -> Result<String> {
-        let call = self.enter(grant)?;
-        let (caller, now) = (call.caller().clone(), Timestamp::now());
-        let person = caller.principal();
-        let granted = async {
-            let oauth = self.access().oauth();
-            if !oauth.allows(person.id()) {
-                return Err(Error::new(ErrorCode::Forbidden, "you may not let clients in"));
-            }
-            let mut scopes = wish.scopes.and(&person.authority().scopes);
-            if only_looking {
-                scopes = scopes.and(&scopes::looking());
-            }
-            if scopes.is_empty() {
-                return Err(Error::new(
-                    ErrorCode::Forbidden,
-                    "nothing is left of what the client asks for",
-                ));
-            }
-            let grantee = Grantee {
-                client: wish.client.id.clone(),
-                shown: shown(wish),
-                name: token_name(&wish.client),
-                redirect: wish.redirect.clone(),
-                challenge: wish.challenge.clone(),
-                resource: wish.resource.clone(),
-                scopes,
-            };
-            let identity = self.access().identity();
-            let code = identity.consent(person, grantee, &oauth.config, now).await?;
-            oauth.clients.used(&wish.client.id, now).await?;
-            Ok(code)
-        };
-        let granted = granted.await;
-        let (code, _) = call.end_with(granted, |(_, info)| vec![info.id.to_string()]).await?;
-        self.consent_event("oauth.consented", &caller, wish, &Visitor::of(&caller)).await?;
-        let mut parameters = vec![("code", code.as_str()), ("iss", wish.issuer.as_str())];
-        parameters.extend(wish.state.as_deref().map(|state| ("state", state)));
-        Ok(redirect::with(&wish.redirect, &parameters))
-    }
-
-    /// Refuses what a page showed. Gives where to send the browser.
-    pub async fn deny(&self, caller: &Caller, wish: &Wish) -> Result<String> {
-        self.consent_event("oauth.denied", caller, wish, &Visitor::of(caller)).await?;
-        let error = OauthError::new("access_denied", 403, "the person said no");
-        Ok(sent_back(&wish.redirect, &error, wish.state.as_deref(), &wish.issuer))
-    }
-
-    async fn consent_event(
-        &self,
-        what: &'static str,
-        caller: &Caller,
-        wish: &Wish,
-        visitor: &Visitor,
-    ) -> Result<()> {
-        let person = caller.principal();
-        let event = self.inner.events.security(what, visitor, |event| {
-            event.principal = person.id().to_string();
-            event.credential = person.fingerprint().map(str::to_owned);
-            event.object = format!("client {}", wish.client.id);
-            let detail = [
-                ("name", wish.client.name.clone()),
-                ("back_to", redirect::place(&wish.redirect)),
-                ("asked", wish.scopes.patterns().collect::<Vec<_>>().join(" ")),
-            ];
-            event.detail.extend(detail.map(|(name, value)| (name.to_owned(), value)));
-        });
-        event.await
-    }
-
-    /// Gives tokens for a code or a refresh token.
-    pub async fn issue_tokens(
-        &self,
-        shown: &Shown,
-        visitor: &Visitor,
-    ) -> Result<Tokens, OauthError> {
-        self.inner.events.audit().healthy()?;
-        self.count_login(visitor).await?;
-        if shown.client_id.is_empty() {
-            return Err(OauthError::new("invalid_client", 400, "client_id is missing"));
-        }
-        let (access, now) = (self.access(), Timestamp::now());
-        let oauth = access.oauth();
-        let resource = shown.resource.as_deref().map(canonical);
-        let allowed = |id| oauth.allows(id);
-        let (what, issued) = match shown.grant_type.as_str() {
-            "authorization_code" => {
-                let redeemed = Redeemed {
-                    code: &shown.code,
-                    client: &shown.client_id,
-                    redirect: shown.redirect_uri.as_deref(),
-                    verifier: &shown.code_verifier,
-                    resource: resource.as_deref(),
-                };
-                let issued = access.identity().exchange(&redeemed, allowed, &oauth.config, now);
-                ("oauth.issued", issued.await)
-            }
-            "refresh_token" => {
-                let scopes =
-                    match shown.scope.as_deref().filter(|text| !text.is_empty()) {
-                        Some(text) => Some(scopes::asked(Some(text)).map_err(|error| {
-                            OauthError::new("invalid_scope", 400, error.message)
-                        })?),
-                        None => None,
-                    };
-                let renewed = Renewed {
-                    token: &shown.refresh_token,
-                    client: &shown.client_id,
-                    scopes: scopes.as_ref(),
-                    resource: resource.as_deref(),
-                };
-                let issued = access.identity().refresh(&renewed, allowed, &oauth.config, now);
-                ("oauth.refreshed", issued.await)
-            }
-            _ => {
-                let why = "grant_type is authorization_code or refresh_token";
-                return Err(OauthError::new("unsupported_grant_type", 400, why));
-            }
-        };
-        let issued = match issued {
-            Ok(issued) => issued,
-            Err(denied) => return Err(self.denied(denied, shown, visitor).await),
-        };
-        self.issued_event(what, &issued, shown, visitor).await?;
-        let Issued { access, refresh, expires_in, scopes, .. } = issued;
-        Ok(Tokens {
-            access_token: access.to_string(),
-            refresh_token: refresh.to_string(),
-            expires_in_s: expires_in.as_secs(),
-            scope: scopes.patterns().collect::<Vec<_>>().join(" "),
-        })
-    }
-
-    async fn issued_event(
-        &self,
-        what: &'static str,
-        issued: &Issued,
-        shown: &Shown,
-        visitor: &Visitor,
-    ) -> Result<()> {
-        let event = self.inner.events.security(what, visitor, |event| {
-            event.principal = issued.principal.to_string();
-            event.credential = Some(issued.fingerprint.clone());
-            event.object = format!("token {}", issued.grant);
-            event.made = vec![issued.made.to_string()];
-            event.detail.insert("client".into(), shown.client_id.clone());
-        });
-        event.await
-    }
-
-    async fn denied(&self, denied: Denied, shown: &Shown, visitor: &Visitor) -> OauthError {
-        match denied {
-            Denied::Failed(error) => error.into(),
-            Denied::Scope => OauthError::new(
-                "invalid_scope",
-                400,
-                "more is asked for than was granted; ask the person again",
-            ),
-            Denied::Resource => {
-                OauthError::new("invalid_target", 400, "another resource than was granted")
-            }
-            Denied::Invalid(why) => {
-                let error = pinfold_auth::unauthenticated(why);
-                self.inner.events.turned_away("oauth.failed", visitor, &error);
-                OauthError::new("invalid_grant", 400, "this code or refresh token does not stand")
-            }
-            Denied::Reused(grant, principal) => {
-                let event = self.inner.events.security("oauth.reused", visitor, |event| {
-                    event.principal = principal.to_string();
-                    event.object = format!("token {grant}");
-                    event.decision = "refuse".into();
-                    event.rule = "what was used is used again: the grant has ended".into();
-                    event.detail.insert("client".into(), shown.client_id.clone());
-                });
-                if let Err(error) = event.await {
-                    return error.into();
-                }
-                OauthError::new("invalid_grant", 400, "this code or refresh token does not stand")
-            }
-        }
-    }
-
-    /// Revokes what a client shows (RFC 7009). What is not its own is left alone.
-    pub async fn give_back(
-        &self,
-        token: &str,
-        client: &str,
-        visitor: &Visitor,
-    ) -> Result<(), OauthError> {
-        self.inner.events.audit().healthy()?;
-        self.count_login(visitor).await?;
-        let identity = self.access().identity();
-        if let Some(info) = identity.revoke_shown(token, client, Timestamp::now()).await? {
-            let event = self.inner.events.security("oauth.revoked", visitor, |event| {
-                event.principal = info.principal.to_string();
-                event.credential = Some(info.fingerprint.clone());
-                event.object = format!("token {}", info.id);
-                event.detail.insert("client".into(), client.to_owned());
-            });
-            event.await?;
-        }
-        Ok(())
-    }
 }
 
 /// The challenge and the resource of a request, or what the client is told.
@@ -554,20 +277,4 @@ fn sent_back(redirect: &str, error: &OauthError, state: Option<&str>, issuer: &s
     ];
     parameters.extend(state.map(|state| ("state", state)));
     redirect::with(redirect, &parameters)
-}
-
-/// The client as it is listed among tokens.
-fn shown(wish: &Wish) -> String {
-    let from = match &wish.client.host {
-        Some(host) => host.clone(),
-        None => redirect::place(&wish.redirect),
-    };
-    format!("{}, {from}", wish.client.name)
-}
-
-/// A token's name that reminds of the client's.
-fn token_name(client: &Client) -> String {
-    let fine = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    let name: String = client.name.chars().map(fine).take(50).collect();
-    format!("mcp-{}", name.trim_matches('-'))
 }
