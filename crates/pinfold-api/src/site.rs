@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{
     headers::secure,
-    resource::{CalledAs, is_mcp, protected_resource},
+    resource::{is_mcp, protected_resource},
     terminals::Terminals,
 };
 use self::{
@@ -195,9 +195,6 @@ pub(crate) async fn gate(
         return Failure(Error::internal("a request without its connection")).into_response();
     };
     request.extensions_mut().insert(Terminals::of(&site.terminals, peer));
-    if let Some(called) = CalledAs::of(&site, peer, request.headers()) {
-        request.extensions_mut().insert(called);
-    }
     let verdict = judge(&site, peer, local, &request);
     if let Ok(Verdict::Pass { called: Some(called), .. }) = &verdict {
         request.extensions_mut().insert(called.clone());

@@ -88,23 +88,23 @@ pub(super) fn judge<B>(
     if upgrade && relation == Relation::None && headers.contains_key(header::COOKIE) {
         return Err(Error::new(ErrorCode::Forbidden, "a WebSocket with a cookie needs an Origin"));
     }
-    let page = match (relation, fetched(headers)) {
-        (Relation::Same, None | Some(true)) | (Relation::None, Some(true)) => Page::Own,
-        (Relation::None, None) => Page::None,
-        _ => Page::Other,
-    };
-    // What a person types or follows from elsewhere than a page says `none`.
-    let typed = relation == Relation::None
-        && headers.get_all(FETCH_SITE).iter().all(|value| value == "none");
-    let page = if typed { Page::None } else { page };
+    let page = page(relation, headers);
     Ok(Verdict::Pass { allowed, called: Some(Called { origin: own, page }) })
 }
 
-/// Whether a browser says that a page of ours sends this; `None` where it says nothing.
-fn fetched(headers: &HeaderMap) -> Option<bool> {
-    let mut given = headers.get_all(FETCH_SITE).iter().peekable();
-    given.peek()?;
-    Some(given.all(|value| value == "same-origin"))
+/// Whether all that a browser says of the page is this word; it may say nothing.
+fn only(headers: &HeaderMap, word: &str) -> bool {
+    headers.get_all(FETCH_SITE).iter().all(|value| value == word)
+}
+
+/// Whose page sends this. What a person types or follows from elsewhere than a page says `none`.
+fn page(relation: Relation, headers: &HeaderMap) -> Page {
+    match relation {
+        Relation::Same if only(headers, "same-origin") => Page::Own,
+        Relation::None if only(headers, "none") => Page::None,
+        Relation::None if only(headers, "same-origin") => Page::Own,
+        _ => Page::Other,
+    }
 }
 
 /// No page has business on the unix socket, whose callers are the server's owner: a browser can
@@ -158,11 +158,9 @@ fn relation(site: &Site, headers: &HeaderMap, own: &Origin) -> Relation {
 /// Whether a write or a WebSocket may come from there. Programs name no page and have no Fetch
 /// Metadata; a browser that names a page of ours must not say otherwise of it in the same breath.
 fn trusted(relation: Relation, headers: &HeaderMap) -> bool {
-    let mut given = headers.get_all(FETCH_SITE).iter();
-    let ours = given.all(|value| value == "same-origin");
     match relation {
         Relation::Configured => true,
-        Relation::Same | Relation::None => ours,
+        Relation::Same | Relation::None => only(headers, "same-origin"),
         Relation::Foreign => false,
     }
 }
