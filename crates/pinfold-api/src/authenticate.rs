@@ -53,7 +53,7 @@ pub(crate) async fn layer<N: Node>(
                 let id = request.extensions().get::<RequestId>().copied();
                 service.unknown(surface, peer, id, &error);
             }
-            let challenge = unknown.then(|| challenge(&request));
+            let challenge = unknown.then(|| mcp_challenge(&request)).flatten();
             let mut response = Failure(error).into_response();
             if let Some(challenge) = challenge {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -63,18 +63,15 @@ pub(crate) async fn layer<N: Node>(
     }
 }
 
-/// What a request lacks (RFC 6750 §3), and on MCP where a client learns how to get it (RFC 9728
-/// §5.1).
-fn challenge(request: &Request) -> HeaderValue {
-    let plain = HeaderValue::from_static("Bearer realm=\"pinfold\"");
+/// On MCP: where a client learns how to get what the request lacks (RFC 9728 §5.1). Elsewhere the
+/// outermost layer says what it lacks.
+fn mcp_challenge(request: &Request) -> Option<HeaderValue> {
     if !is_mcp(request.uri().path()) {
-        return plain;
+        return None;
     }
-    let whole = protected_resource(request.extensions()).and_then(|metadata| {
-        let text = format!("Bearer realm=\"pinfold\", resource_metadata=\"{metadata}\"");
-        HeaderValue::try_from(text).ok()
-    });
-    whole.unwrap_or(plain)
+    let metadata = protected_resource(request.extensions())?;
+    let text = format!("Bearer realm=\"pinfold\", resource_metadata=\"{metadata}\"");
+    HeaderValue::try_from(text).ok()
 }
 
 /// Where a request came in, and from which address.
@@ -127,12 +124,7 @@ fn identify(access: &Access, request: &Request, ticket: Option<&str>) -> Result<
     {
         return Err(unauthenticated("another workspace's token"));
     }
-    if let Some(id) = request.extensions().get::<RequestId>() {
-        caller = caller.with_request(*id);
-    }
-    if let Peer::Tcp { address, .. } = peer {
-        caller = caller.from_peer(address.ip());
-    }
+    caller = asking(caller, request);
     if let Some(id) = session(request)? {
         if caller.session().is_some_and(|bound| bound != id) {
             return Err(Error::new(
@@ -176,14 +168,18 @@ fn by_cookie(access: &Access, request: &Request, surface: Surface) -> Result<Opt
 /// As for a call with a cookie.
 pub(crate) fn browser(access: &Access, request: &Request) -> Result<Option<Caller>> {
     let Some(principal) = by_cookie(access, request, Surface::Http)? else { return Ok(None) };
-    let mut caller = Caller::new(principal, Surface::Http);
+    Ok(Some(asking(Caller::new(principal, Surface::Http), request)))
+}
+
+/// The caller of this request, from where it came.
+fn asking(mut caller: Caller, request: &Request) -> Caller {
     if let Some(id) = request.extensions().get::<RequestId>() {
         caller = caller.with_request(*id);
     }
     if let Some(Peer::Tcp { address, .. }) = request.extensions().get::<Peer>() {
         caller = caller.from_peer(address.ip());
     }
-    Ok(Some(caller))
+    caller
 }
 
 /// The page that a request names. It has passed the gate, so there is one at most.

@@ -14,6 +14,7 @@ use crate::{
     reply::Reply,
     site::Terminals,
     sse::{Event, Events, position},
+    streams::exec::started,
 };
 
 pub(super) async fn follow<N: Node>(service: Service<N>, call: Call<ops::EventFollow>) -> Reply {
@@ -47,15 +48,7 @@ fn told<S: ExecSession>(
     session: Tracked<S>,
 ) -> impl futures_util::Stream<Item = Result<Event>> + Send + 'static {
     let start = session.start();
-    let begun = ExecOutput::Started {
-        exec_id: start.exec_id,
-        workspace: start.workspace,
-        boot: start.boot,
-        pid: start.pid,
-        offset: start.offset,
-        lost_bytes: start.lost_bytes,
-    };
-    let first = Event::new(Some(number(start.offset)), "started", &begun);
+    let first = Event::new(Some(number(start.offset)), "started", &started(&start));
     let rest = futures_util::stream::unfold(Some((session, start.offset)), |state| async {
         let (mut session, offset) = state?;
         let chunk = |kind: &str, data: bytes::Bytes| {

@@ -1,7 +1,7 @@
 //! One command over a WebSocket.
 
 use bytes::Bytes;
-use pinfold_control::{ExecEvent, ExecSession};
+use pinfold_control::{ExecEvent, ExecSession, ExecStart};
 use pinfold_types::{
     Error, ErrorCode, Result,
     api::{ExecInput, ExecOutput},
@@ -65,16 +65,7 @@ pub(crate) async fn refuse(mut socket: Socket, error: Error) {
 /// Carries the command until it ends, the client goes, or the server does.
 pub(crate) async fn carry<S: ExecSession>(socket: Socket, mut session: S) {
     let Socket { mut sender, mut receiver, end, .. } = socket;
-    let start = session.start();
-    let started = ExecOutput::Started {
-        exec_id: start.exec_id,
-        workspace: start.workspace,
-        boot: start.boot,
-        pid: start.pid,
-        offset: start.offset,
-        lost_bytes: start.lost_bytes,
-    };
-    if sender.text(json(&started)).await.is_err() {
+    if sender.text(json(&started(&session.start()))).await.is_err() {
         return;
     }
     let input = session.input();
@@ -96,6 +87,18 @@ pub(crate) async fn carry<S: ExecSession>(socket: Socket, mut session: S) {
             broke("an exec stream broke", &error);
             let _gone = sender.close(error.close_code(), &error.to_string()).await;
         }
+    }
+}
+
+/// The first message: what runs, and where its output begins.
+pub(crate) fn started(start: &ExecStart) -> ExecOutput {
+    ExecOutput::Started {
+        exec_id: start.exec_id,
+        workspace: start.workspace,
+        boot: start.boot,
+        pid: start.pid,
+        offset: start.offset,
+        lost_bytes: start.lost_bytes,
     }
 }
 
