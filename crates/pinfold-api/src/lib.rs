@@ -9,6 +9,7 @@
 
 mod authenticate;
 mod call;
+mod counts;
 mod docs;
 mod idempotency;
 mod layers;

@@ -1,11 +1,7 @@
 //! Connections of programs inside workspaces. Each workspace has a few, so that none can take the
 //! place of callers from outside or of its neighbours.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use pinfold_types::WorkspaceId;
 use tokio::{
@@ -16,8 +12,9 @@ use tokio::{
 use super::{
     Peer, Shared,
     connection::{Line, serve},
+    places::Places,
 };
-use crate::upgrade::StreamGuard;
+use crate::{counts::Counts, upgrade::StreamGuard};
 
 /// Connections of one workspace at once.
 const OF_ONE: usize = 16;
@@ -53,7 +50,7 @@ impl Inside {
     }
 
     pub(super) async fn accept(mut self, shared: Shared) {
-        let open = Count::default();
+        let (places, open) = (Places::new(OF_ALL), Counts::default());
         loop {
             let (workspace, stream) = tokio::select! {
                 () = shared.stop.cancelled() => return,
@@ -62,7 +59,8 @@ impl Inside {
                     None => return,
                 },
             };
-            let Some(counted) = open.begin(workspace) else {
+            let room = places.take().zip(open.add(workspace, OF_ONE));
+            let Some(counted) = room else {
                 tracing::debug!(%workspace, "too many connections from inside");
                 continue;
             };
@@ -84,53 +82,5 @@ impl Doorstep {
         if self.0.try_send((workspace, Box::new(stream))).is_err() {
             tracing::debug!(%workspace, "a connection from inside found nobody");
         }
-    }
-}
-
-/// How many connections each workspace has.
-#[derive(Clone, Debug, Default)]
-struct Count(Arc<Mutex<HashMap<WorkspaceId, usize>>>);
-
-#[derive(Debug)]
-struct Counted(Count, WorkspaceId);
-
-impl Count {
-    fn begin(&self, workspace: WorkspaceId) -> Option<Counted> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = open.values().sum();
-        let one = open.entry(workspace).or_default();
-        if *one >= OF_ONE || all >= OF_ALL {
-            return None;
-        }
-        *one += 1;
-        Some(Counted(self.clone(), workspace))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(one) = open.get_mut(&self.1) {
-            *one -= 1;
-            if *one == 0 {
-                open.remove(&self.1);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_workspace_has_a_few_connections_and_takes_nobody_elses() {
-        let count = Count::default();
-        let (one, other) = (WorkspaceId::generate(), WorkspaceId::generate());
-        let mut held: Vec<_> = (0..OF_ONE).map(|_| count.begin(one).expect("room")).collect();
-        assert!(count.begin(one).is_none());
-        let _others = count.begin(other).expect("its own room");
-        held.pop();
-        assert!(count.begin(one).is_some());
     }
 }

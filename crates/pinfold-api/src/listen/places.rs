@@ -1,13 +1,11 @@
 //! How many connections there may be, of all peers and of one.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{net::IpAddr, sync::Arc};
 
 use pinfold_types::{Error, ErrorCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::counts::{Counted, Counts};
 
 /// One peer from elsewhere may take this part of all places.
 const SHARE: usize = 4;
@@ -17,62 +15,37 @@ const SHARE: usize = 4;
 pub(super) struct Places {
     most: usize,
     free: Arc<Semaphore>,
-    taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    taken: Counts<IpAddr>,
 }
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
-    share: Option<Share>,
-}
-
-#[derive(Debug)]
-struct Share {
-    of: IpAddr,
-    taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    _share: Option<Counted<IpAddr>>,
 }
 
 impl Places {
     pub(super) fn new(most: usize) -> Self {
         let most = most.min(Semaphore::MAX_PERMITS);
-        Self { most, free: Arc::new(Semaphore::new(most)), taken: Arc::default() }
+        Self { most, free: Arc::new(Semaphore::new(most)), taken: Counts::default() }
     }
 
     /// A place, when there is one.
     pub(super) fn take(&self) -> Option<Place> {
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        Some(Place { _permit: permit, share: None })
+        Some(Place { _permit: permit, _share: None })
     }
 
     /// A place for this peer, when there is one and it has not had its share. Peers on this
     /// machine have no share of their own: a proxy speaks for many.
     pub(super) fn take_for(&self, peer: IpAddr) -> Option<Place> {
-        let mut place = self.take()?;
+        let place = self.take()?;
         if peer.is_loopback() {
             return Some(place);
         }
-        let of = network(peer);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = taken.entry(of).or_insert(0);
-        if *count >= (self.most / SHARE).max(1) {
-            return None;
-        }
-        *count += 1;
-        place.share = Some(Share { of, taken: Arc::clone(&self.taken) });
-        Some(place)
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.of) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.of);
-            }
-        }
+        let share = self.taken.add(network(peer), (self.most / SHARE).max(1))?;
+        Some(Place { _share: Some(share), ..place })
     }
 }
 

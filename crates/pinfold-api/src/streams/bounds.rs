@@ -2,9 +2,8 @@
 //! silent (F-08).
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -13,6 +12,8 @@ use std::{
 use pinfold_types::{Error, ErrorCode, PrincipalId, Result, config::StreamsConfig};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::counts::{self, Counts};
 
 /// Try again later (the registry of RFC 6455 §11.7): what ran goes on, a client may come back.
 const TRY_AGAIN: u16 = 1013;
@@ -23,35 +24,27 @@ const RESTART: u16 = 1012;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bounds {
     config: Arc<StreamsConfig>,
-    open: Arc<Mutex<HashMap<PrincipalId, u32>>>,
+    open: Counts<PrincipalId>,
 }
 
 /// One open stream of a principal, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Counted {
-    of: PrincipalId,
-    open: Arc<Mutex<HashMap<PrincipalId, u32>>>,
-}
+pub(crate) type Counted = counts::Counted<PrincipalId>;
 
 impl Bounds {
     pub(crate) fn new(config: StreamsConfig) -> Self {
-        Self { config: Arc::new(config), open: Arc::default() }
+        Self { config: Arc::new(config), open: Counts::default() }
     }
 
     /// Counts one more, or refuses.
     pub(crate) fn count(&self, of: PrincipalId) -> Result<Counted> {
         let most = self.config.max_per_principal;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(of).or_insert(0);
-        if *count >= most {
-            return Err(Error::new(
+        self.open.add(of, usize::try_from(most).unwrap_or(usize::MAX)).ok_or_else(|| {
+            Error::new(
                 ErrorCode::RateLimited,
                 format!("{most} streams of this caller are open already"),
             )
-            .hint("close some, or raise streams.max_per_principal"));
-        }
-        *count += 1;
-        Ok(Counted { of, open: Arc::clone(&self.open) })
+            .hint("close some, or raise streams.max_per_principal")
+        })
     }
 
     /// Returns when a stream that began at `begun` is too old or has been silent for too long,
@@ -70,18 +63,6 @@ impl Bounds {
             if now >= begun + pulse.last() + idle {
                 let most = self.config.idle_ms;
                 return (TRY_AGAIN, format!("silent for streams.idle_ms ({most})"));
-            }
-        }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.of) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.of);
             }
         }
     }
