@@ -1,6 +1,6 @@
 //! One call of one operation: authorized before anything of its body is read.
 
-use std::{collections::BTreeMap, io::ErrorKind, marker::PhantomData, time::Duration};
+use std::{collections::BTreeMap, marker::PhantomData};
 
 use axum::{
     RequestPartsExt,
@@ -8,21 +8,18 @@ use axum::{
     extract::{FromRequest, Path, Query, Request},
 };
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
-use http::{header, request::Parts};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use futures_util::Stream;
+use http::{HeaderMap, header, request::Parts};
 use pinfold_auth::{Caller, Grant, ObjectRef, Operation, operation::Body};
 use pinfold_control::{ByteStream, Node, RateState, Service};
 use pinfold_types::{Error, ErrorCode, Result, limits::MAX_BODY_BYTES, name::excerpt};
 use serde::de::DeserializeOwned;
 
 use crate::{
+    body,
     openapi::{Uploaded, takes_query},
     reply::Failure,
 };
-
-/// Longest wait for a JSON body, and for the next chunk of a streamed one.
-const BODY_WAIT: Duration = Duration::from_mins(1);
 
 /// An authorized call. It gives its grant away once, to the service function.
 #[derive(Debug)]
@@ -69,7 +66,7 @@ impl<O: Operation, N: Node> FromRequest<Service<N>> for Call<O> {
                 .into());
             }
             Body::Json(most) if length.is_some_and(|length| length > bound(most)) => {
-                return Err(too_large(most).into());
+                return Err(body::too_large(most).into());
             }
             _ => {}
         }
@@ -99,8 +96,8 @@ impl<O: Operation> Call<O> {
             Body::Json(most) => most,
             Body::Stream | Body::None => MAX_BODY_BYTES,
         };
-        let typed = is_json(&self.parts);
-        let bytes = collect(self.body, most).await?;
+        let typed = is_json(&self.parts.headers);
+        let bytes = body::collect(self.body, most, body::WAIT).await?;
         if typed == Some(false) || (typed.is_none() && !bytes.is_empty()) {
             return Err(Error::new(
                 ErrorCode::UnsupportedMedia,
@@ -117,7 +114,7 @@ impl<O: Operation> Call<O> {
     where
         T: DeserializeOwned,
     {
-        if is_json(&self.parts) == Some(true) {
+        if is_json(&self.parts.headers) == Some(true) {
             if self.parts.uri.query().is_some_and(|query| !query.is_empty()) {
                 let message = "the request is in the body, and so cannot be in the query too";
                 return Err(Error::new(ErrorCode::InvalidArgument, message));
@@ -126,7 +123,7 @@ impl<O: Operation> Call<O> {
             return Ok((grant, request, Box::pin(futures_util::stream::empty())));
         }
         let Uploaded { request } = read_query(&self.parts)?;
-        Ok((self.grant, parse(request.as_bytes())?, Box::pin(body_stream(self.body))))
+        Ok((self.grant, parse(request.as_bytes())?, Box::pin(body::stream(self.body))))
     }
 
     /// The grant, and the query; unknown names in it are refused.
@@ -140,7 +137,7 @@ impl<O: Operation> Call<O> {
         self,
     ) -> Result<(Grant<O>, T, impl Stream<Item = Result<Bytes>> + Send + 'static)> {
         let query = read_query(&self.parts)?;
-        Ok((self.grant, query, body_stream(self.body)))
+        Ok((self.grant, query, body::stream(self.body)))
     }
 
     /// A further part of the path, such as `exec`.
@@ -171,11 +168,8 @@ impl<O: Operation> Call<O> {
 }
 
 /// Whether the body is said to be JSON; `None` when nothing is said.
-fn is_json(parts: &Parts) -> Option<bool> {
-    parts.headers.get(header::CONTENT_TYPE).map(|value| {
-        let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-        essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
-    })
+fn is_json(headers: &HeaderMap) -> Option<bool> {
+    body::is(headers, "application/json")
 }
 
 /// Unknown fields are named by serde's own message.
@@ -231,49 +225,4 @@ fn declared_length(parts: &Parts) -> Result<Option<u64>> {
 
 fn bound(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
-}
-
-fn too_large(most: usize) -> Error {
-    Error::new(ErrorCode::TooLarge, format!("the body is larger than {most} bytes"))
-}
-
-fn slow() -> Error {
-    Error::new(ErrorCode::Timeout, format!("no body came for {} s", BODY_WAIT.as_secs()))
-}
-
-/// A body that broke: what its chunks are, or that it ended.
-fn cut(error: &(dyn std::error::Error + 'static)) -> Error {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        if matches!(kind, Some(ErrorKind::InvalidInput | ErrorKind::InvalidData)) {
-            let message = "the body is not valid chunked encoding";
-            return Error::new(ErrorCode::InvalidBody, message).context(error);
-        }
-        cause = error.source();
-    }
-    Error::new(ErrorCode::Cancelled, "the body ended before it was whole").context(error)
-}
-
-async fn collect(body: AxumBody, most: usize) -> Result<Bytes> {
-    let collected = tokio::time::timeout(BODY_WAIT, Limited::new(body, most).collect()).await;
-    match collected.map_err(|_| slow())? {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(most)),
-        Err(error) => Err(cut(error.as_ref())),
-    }
-}
-
-/// A body as it comes; one that breaks or stalls ends in an error that says so.
-pub(crate) fn body_stream(body: AxumBody) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
-    let frames = body.into_data_stream().map(|chunk| chunk.map_err(|error| cut(&error)));
-    futures_util::stream::unfold(Some(frames), |frames| async {
-        let mut frames = frames?;
-        match tokio::time::timeout(BODY_WAIT, frames.next()).await {
-            Err(_) => Some((Err(slow()), None)),
-            Ok(None) => None,
-            Ok(Some(Err(error))) => Some((Err(error), None)),
-            Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(frames))),
-        }
-    })
 }

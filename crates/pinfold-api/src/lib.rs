@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod authenticate;
+mod body;
 mod call;
 mod counts;
 mod docs;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use axum::{body::to_bytes, extract::Request};
-use http::header;
+use axum::extract::Request;
 use pinfold_types::{Error, ErrorCode, Result, name::excerpt};
+
+use crate::body::{self, collect};
 
 /// Largest body.
 const MAX_BYTES: usize = 16 << 10;
@@ -55,12 +56,7 @@ pub(crate) fn query(request: &Request) -> Result<Fields> {
 
 /// Fields of the body.
 pub(crate) async fn body(request: Request) -> Result<Fields> {
-    let kind = request.headers().get(header::CONTENT_TYPE);
-    let essence = kind.map(|kind| kind.as_bytes().split(|b| *b == b';').next().unwrap_or_default());
-    let form = essence.is_some_and(|essence| {
-        essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
-    });
-    if !form {
+    if body::is(request.headers(), "application/x-www-form-urlencoded") != Some(true) {
         let message = "this takes application/x-www-form-urlencoded";
         return Err(Error::new(ErrorCode::UnsupportedMedia, message));
     }
@@ -69,18 +65,7 @@ pub(crate) async fn body(request: Request) -> Result<Fields> {
 
 /// A body of at most this many bytes.
 pub(crate) async fn bytes(request: Request, most: usize) -> Result<bytes::Bytes> {
-    let whole = tokio::time::timeout(WAIT, to_bytes(request.into_body(), most)).await;
-    match whole {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) => {
-            let large = Error::new(ErrorCode::TooLarge, format!("more than {most} bytes, or cut"));
-            Err(large.context(error))
-        }
-        Err(_) => {
-            let message = format!("no body came for {} s", WAIT.as_secs());
-            Err(Error::new(ErrorCode::Timeout, message))
-        }
-    }
+    collect(request.into_body(), most, WAIT).await
 }
 
 #[cfg(test)]

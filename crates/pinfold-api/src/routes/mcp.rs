@@ -13,13 +13,7 @@ use pinfold_control::{ByteStream, Node, Service};
 use pinfold_types::{Error, ErrorCode};
 use tokio::sync::mpsc;
 
-use crate::{
-    call::{Call, body_stream},
-    reply::Reply,
-    site,
-    streams::mcp::carry,
-    upgrade::Upgrade,
-};
+use crate::{body, call::Call, reply::Reply, site, streams::mcp::carry, upgrade::Upgrade};
 
 /// Both ways of one MCP client: each item is one JSON-RPC message.
 #[derive(Debug)]
@@ -90,7 +84,7 @@ pub(super) async fn over_http(request: Request) -> Reply {
     let serve = parts.extensions.get::<McpHttp>().cloned();
     let McpHttp(serve) = serve.ok_or_else(silent)?;
     let metadata = site::protected_resource(&parts.extensions);
-    let body: ByteStream = Box::pin(body_stream(body));
+    let body: ByteStream = Box::pin(body::stream(body));
     let mut response = serve(http::Request::from_parts(parts, body)).await.map(Body::new);
     // A challenge of the protocol's says which rights are missing; where to get them is ours.
     if let Some(challenge) = response.headers().get(header::WWW_AUTHENTICATE) {
