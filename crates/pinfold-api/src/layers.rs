@@ -18,7 +18,7 @@ use crate::{
     listen::Peer,
     metrics::Metrics,
     problem::{PROBLEM_JSON, Problem},
-    reply::Failure,
+    reply::{Failure, retry_after},
     site::secure,
 };
 
@@ -114,14 +114,7 @@ fn problem(response: &mut Response, error: &Error, id: RequestId) {
             .entry(header::WWW_AUTHENTICATE)
             .or_insert(HeaderValue::from_static("Bearer realm=\"pinfold\""));
     }
-    let busy = matches!(
-        response.status(),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-    );
-    if busy || error.retry_after_ms.is_some() {
-        let seconds = error.retry_after_ms.unwrap_or(1000).div_ceil(1000).max(1);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
+    retry_after(response.headers_mut(), error.retry_after_seconds());
 }
 
 /// No such path.

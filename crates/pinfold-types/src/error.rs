@@ -102,6 +102,11 @@ codes! {
     NoServer = "no_server", 503, 10;
 }
 
+/// Milliseconds as the whole seconds of a `Retry-After`: rounded up, and one at least.
+pub fn whole_seconds(ms: u64) -> u64 {
+    ms.div_ceil(1000).max(1)
+}
+
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -141,6 +146,13 @@ impl Error {
         Self::new(ErrorCode::Internal, "something went wrong inside Pinfold")
             .hint("look for the request id in the server's log")
             .context(context)
+    }
+
+    /// Whole seconds of `Retry-After` (RFC 9110 §10.2.3): as long as the error says, or one second
+    /// where it says nothing and is of a kind that passes (429 and 503).
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        let busy = matches!(self.code.http_status(), 429 | 503);
+        self.retry_after_ms.or(busy.then_some(1000)).map(whole_seconds)
     }
 
     /// `kind` is the noun ("workspace"), `name` what the caller typed.

@@ -6,6 +6,8 @@ use axum::{body::Body, response::Response};
 use http::{HeaderValue, StatusCode, header};
 use pinfold_types::{Error, Result};
 
+use crate::reply;
+
 /// A text, fit to stand between tags and in an attribute with double quotes.
 pub(crate) fn escape(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {
@@ -166,8 +168,7 @@ impl Page {
 
 /// A page that says what went wrong.
 pub(crate) fn failure(error: &Error) -> Response {
-    let status =
-        StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = reply::status(error.code.http_status());
     let mut page = Page::new("That did not work").text(&sentence(&error.message));
     if let Some(hint) = &error.hint {
         page = page.text(&sentence(hint));
@@ -175,10 +176,7 @@ pub(crate) fn failure(error: &Error) -> Response {
     let mut response = page
         .answer(status)
         .unwrap_or_else(|_| Response::new(Body::from("an error without a page")));
-    if let Some(wait) = error.retry_after_ms {
-        let seconds = wait.div_ceil(1000).max(1);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
+    reply::retry_after(response.headers_mut(), error.retry_after_seconds());
     response
 }
 

@@ -5,21 +5,23 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, header};
 use jiff::Timestamp;
 use pinfold_control::{Node, OauthError, Registration, Service, Shown};
-use pinfold_types::Error;
+use pinfold_types::{Error, error::whole_seconds};
 use serde_json::{Value, json};
 
-use crate::login::{form, visitor};
+use crate::{
+    login::{form, visitor},
+    reply,
+};
 
 /// Largest registration.
 const MAX_REGISTRATION: usize = 16 << 10;
 
 fn answer(status: u16, document: &Value) -> Response {
     let mut response = Response::new(Body::from(document.to_string()));
-    *response.status_mut() =
-        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() = reply::status(status);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // RFC 6749 §5.1; `Cache-Control: no-store` is on every answer.
@@ -30,10 +32,7 @@ fn answer(status: u16, document: &Value) -> Response {
 fn failed(error: &OauthError) -> Response {
     let document = json!({ "error": error.error, "error_description": error.description });
     let mut response = answer(error.status, &document);
-    if let Some(wait) = error.retry_after_ms {
-        let seconds = wait.div_ceil(1000).max(1);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
+    reply::retry_after(response.headers_mut(), error.retry_after_ms.map(whole_seconds));
     response
 }
 

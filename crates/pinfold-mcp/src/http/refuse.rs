@@ -45,9 +45,7 @@ pub(super) fn refused(error: &Error, id: Option<RequestId>) -> Answer {
         data["retry_after_ms"] = ms.into();
     }
     let mut answer = answer(status, ErrorData::new(code, error.message.clone(), Some(data)), id);
-    let busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    if busy || error.retry_after_ms.is_some() {
-        let seconds = error.retry_after_ms.unwrap_or(1000).div_ceil(1000).max(1);
+    if let Some(seconds) = error.retry_after_seconds() {
         answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     answer
