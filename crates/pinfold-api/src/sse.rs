@@ -103,16 +103,10 @@ impl Events {
         guard.spawn(move |end, bounds, credential, held| async move {
             let begun = Instant::now();
             let pulse = Pulse::new(begun);
-            let ended = async {
-                match credential {
-                    Some(credential) => credential.cancelled().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = hand_on(events, &out, &pulse) => {}
                 () = end.cancelled() => {}
-                () = ended => tracing::info!("a stream's credential ended"),
+                () = credential.cancelled() => tracing::info!("a stream's credential ended"),
                 reached = bounds.reached(begun, &pulse) => {
                     tracing::debug!(why = reached.1, "a stream reached a bound");
                 }

@@ -56,13 +56,13 @@ impl Streams {
 #[derive(Clone, Debug)]
 pub(crate) struct StreamGuard {
     streams: Streams,
-    credential: Option<CancellationToken>,
+    credential: CancellationToken,
     held: Arc<dyn Any + Send + Sync>,
 }
 
 impl StreamGuard {
     pub(crate) fn new(streams: Streams, held: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { streams, credential: None, held }
+        Self { streams, credential: CancellationToken::new(), held }
     }
 
     /// Counts one more stream of a principal, or refuses.
@@ -74,7 +74,7 @@ impl StreamGuard {
     /// the bounds, its credential; and what it goes on holding.
     pub(crate) fn spawn<F>(
         self,
-        stream: impl FnOnce(End, Bounds, Option<CancellationToken>, Arc<dyn Any + Send + Sync>) -> F,
+        stream: impl FnOnce(End, Bounds, CancellationToken, Arc<dyn Any + Send + Sync>) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -86,7 +86,7 @@ impl StreamGuard {
 
     /// The stream ends also when this is cancelled.
     pub(crate) fn ends_with(&mut self, ended: CancellationToken) {
-        self.credential = Some(ended);
+        self.credential = ended;
     }
 }
 
@@ -157,13 +157,11 @@ impl Upgrade {
     /// Answers 101 and runs `stream` when the connection has become a WebSocket.
     pub(crate) fn run<F>(self, stream: impl FnOnce(Socket) -> F + Send + 'static) -> Response
     where
-        F: Future<Output = ()> + Send,
+        F: Future<Output = ()> + Send + 'static,
     {
         let Self { accept, on, guard, counted, terminals, metrics } = self;
-        let StreamGuard { streams, credential, held } = guard;
-        let (end, bounds) = (End::with(&streams.end), streams.bounds.clone());
         let open = metrics.stream();
-        streams.tasks.spawn(async move {
+        guard.spawn(move |end, bounds, credential, held| async move {
             match on.await {
                 Ok(upgraded) => {
                     let begun = Instant::now();
@@ -173,13 +171,12 @@ impl Upgrade {
                     receiver.watch(pulse.clone());
                     let running = stream(Socket { sender, receiver, end: end.clone(), terminals });
                     let bounded = within(running, &end, bounds.reached(begun, &pulse));
-                    match credential {
-                        None => bounded.await,
-                        Some(ended) => tokio::select! {
-                            () = bounded => {}
-                            // Whoever it belonged to is nobody any more: not even a goodbye.
-                            () = ended.cancelled() => tracing::info!("a stream's credential ended"),
-                        },
+                    tokio::select! {
+                        () = bounded => {}
+                        // Whoever it belonged to is nobody any more: not even a goodbye.
+                        () = credential.cancelled() => {
+                            tracing::info!("a stream's credential ended");
+                        }
                     }
                 }
                 Err(error) => tracing::debug!(%error, "an upgrade failed"),

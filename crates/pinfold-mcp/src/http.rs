@@ -173,7 +173,11 @@ impl<H: Host> Endpoint<H> {
         let place = self.sessions.place(Owner::of(caller))?;
         let client = client_of(message);
         let lease = self.host.open(caller, &client).await?;
-        let ended = place.owner().ends_with_credential().then(|| self.host.ended(caller));
+        let ended = if place.owner().ends_with_credential() {
+            self.host.ended(caller)
+        } else {
+            CancellationToken::new()
+        };
         let (session, transport) = place.fill(lease, ended)?;
         // Whoever goes before the answer never learns the id.
         let abandoned = session.end.clone().drop_guard();

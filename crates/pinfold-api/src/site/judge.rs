@@ -100,9 +100,8 @@ fn only(headers: &HeaderMap, word: &str) -> bool {
 /// Whose page sends this. What a person types or follows from elsewhere than a page says `none`.
 fn page(relation: Relation, headers: &HeaderMap) -> Page {
     match relation {
-        Relation::Same if only(headers, "same-origin") => Page::Own,
         Relation::None if only(headers, "none") => Page::None,
-        Relation::None if only(headers, "same-origin") => Page::Own,
+        Relation::None | Relation::Same if only(headers, "same-origin") => Page::Own,
         _ => Page::Other,
     }
 }

@@ -121,18 +121,14 @@ impl<H: Host> Sessions<H> {
     }
 
     /// Waits for a session's end, and gives back what it held.
-    async fn live(self, session: Arc<Session>, credential: Option<CancellationToken>) {
+    async fn live(self, session: Arc<Session>, credential: CancellationToken) {
         let bounds = &self.0.bounds;
         let age = tokio::time::sleep(Duration::from_millis(bounds.max_age_ms));
-        let credential = async {
-            match credential {
-                Some(ended) => ended.cancelled().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = session.end.cancelled() => {}
-            () = credential => tracing::info!("the credential of a session of MCP ended"),
+            () = credential.cancelled() => {
+                tracing::info!("the credential of a session of MCP ended");
+            }
             () = age => tracing::debug!("a session of MCP reached streams.max_age_ms"),
             () = session.idle(Duration::from_millis(bounds.idle_ms)) => {
                 tracing::debug!("a session of MCP reached streams.idle_ms");
@@ -158,11 +154,11 @@ impl<H: Host> Place<H> {
         &self.owner
     }
 
-    /// Puts a session there that holds this, and ends with the credential where one is given.
+    /// Puts a session there that holds this, and ends when the credential does.
     pub(crate) fn fill(
         self,
         lease: H::Lease,
-        credential: Option<CancellationToken>,
+        credential: CancellationToken,
     ) -> Result<(Arc<Session>, SessionTransport)> {
         let (session, transport) = Session::new(self.owner.clone())?;
         let entry = Entry { session: Arc::clone(&session), lease };
