@@ -6,6 +6,7 @@ mod conformance;
 mod http;
 mod lines;
 mod peers;
+mod provider;
 mod web;
 
 use std::process::Command;

@@ -12,8 +12,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
-use pinfold_auth::{Caller, Principal, PrincipalKind, Surface, unauthenticated};
-use pinfold_control::{Access, Node, Service};
+use pinfold_auth::{Caller, ForeignToken, Principal, PrincipalKind, Surface, unauthenticated};
+use pinfold_control::{Access, Node, Service, Visitor};
 use pinfold_types::{Error, ErrorCode, RequestId, Result, SessionId};
 
 use crate::{
@@ -34,8 +34,12 @@ pub(crate) async fn layer<N: Node>(
     next: Next,
 ) -> Response {
     let access = service.access();
-    let identified =
-        take_ticket(&mut request).and_then(|ticket| identify(access, &request, ticket.as_deref()));
+    let taken = match foreign(&request) {
+        Ok(foreign) => taken_in(&service, foreign).await,
+        Err(error) => Err(error),
+    };
+    let identified = taken.and_then(|()| take_ticket(&mut request));
+    let identified = identified.and_then(|ticket| identify(access, &request, ticket.as_deref()));
     match identified {
         Ok(caller) => {
             // A stream ends with the credential that opened it.
@@ -61,6 +65,31 @@ pub(crate) async fn layer<N: Node>(
             response
         }
     }
+}
+
+/// Has a token of an external provider verified when it is new.
+async fn taken_in<N: Node>(service: &Service<N>, foreign: Option<Foreign>) -> Result<()> {
+    let Some(Foreign { text, surface, called, visitor }) = foreign else { return Ok(()) };
+    service.take_in(&text, surface, &called, &visitor).await
+}
+
+/// A token that another provider may have given, as it came.
+struct Foreign {
+    text: String,
+    surface: Surface,
+    /// What `/mcp` was called.
+    called: String,
+    visitor: Visitor,
+}
+
+fn foreign(request: &Request) -> Result<Option<Foreign>> {
+    let Some(token) = bearer(request)?.and_then(ForeignToken::of) else { return Ok(None) };
+    let (surface, address) = whence(request);
+    let id = request.extensions().get::<RequestId>().copied();
+    let visitor = Visitor::new(address, id.unwrap_or_else(RequestId::generate));
+    let origin = request.extensions().get::<Called>().map(|called| called.origin.to_string());
+    let called = format!("{}/mcp", origin.unwrap_or_default());
+    Ok(Some(Foreign { text: token.text().to_owned(), surface, called, visitor }))
 }
 
 /// On MCP: where a client learns how to get what the request lacks (RFC 9728 §5.1). Elsewhere the

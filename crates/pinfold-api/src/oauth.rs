@@ -15,11 +15,17 @@ use axum::{
 };
 use pinfold_control::{Node, Service};
 
+/// What says where tokens for `/mcp` are to be had.
+pub(crate) fn resource<N: Node>(router: Router<Service<N>>) -> Router<Service<N>> {
+    router
+        .route("/.well-known/oauth-protected-resource", get(documents::resource))
+        .route("/.well-known/oauth-protected-resource/mcp", get(documents::resource))
+}
+
+/// The built-in authorization server.
 pub(crate) fn routes<N: Node>(router: Router<Service<N>>) -> Router<Service<N>> {
     router
         .route("/.well-known/oauth-authorization-server", get(documents::server))
-        .route("/.well-known/oauth-protected-resource", get(documents::resource))
-        .route("/.well-known/oauth-protected-resource/mcp", get(documents::resource))
         .route("/oauth/authorize", get(authorize::authorize))
         .route("/oauth/consent", get(authorize::ask).post(authorize::answer))
         .route("/oauth/register", post(tokens::register))

@@ -37,7 +37,11 @@ pub const OPEN: &[(&str, &str, &str)] = &[
 /// The routes.
 pub(crate) fn routes<N: Node>(service: &Service<N>) -> Router {
     let mut router = login::routes(Router::new());
-    if service.oauth_config().enabled {
+    let elsewhere = service.provider().is_some();
+    if elsewhere || service.oauth_config().enabled {
+        router = oauth::resource(router);
+    }
+    if !elsewhere && service.oauth_config().enabled {
         router = oauth::routes(router);
     }
     router

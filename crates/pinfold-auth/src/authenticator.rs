@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use pinfold_types::{Error, ErrorCode, PrincipalId, Result, SessionId, TokenId, WorkspaceId};
 
 use crate::{
-    Authority, CredentialClass, PeerCredentials, Principal, Token, TokenHash, TokenKey,
-    principal::owner_id,
+    Authority, CredentialClass, ForeignToken, PeerCredentials, Principal, Token, TokenHash,
+    TokenKey, principal::owner_id,
 };
 
 /// Root can read the owner's files and memory whatever we answer, so it is let in, under its own
@@ -50,7 +50,7 @@ impl Surface {
             CredentialClass::Workspace => true,
             CredentialClass::Mcp => matches!(self, Self::Mcp),
             CredentialClass::Browser => matches!(self, Self::Http | Self::WebSocket),
-            CredentialClass::Refresh | CredentialClass::Code => false,
+            CredentialClass::Refresh | CredentialClass::Code | CredentialClass::Oidc => false,
         }
     }
 }
@@ -120,6 +120,11 @@ impl Authenticator {
         token.family(&self.key)
     }
 
+    /// Where the record of another provider's token is, and what is to be kept of it.
+    pub fn foreign(&self, token: ForeignToken<'_>) -> (TokenId, TokenHash) {
+        token.kept(&self.key)
+    }
+
     /// Recognises a token by its record, which `find` looks up. Every refusal reads the same and
     /// does the same work, whether there is such a token or not (AUTH-01).
     pub fn bearer<'a>(
@@ -129,15 +134,21 @@ impl Authenticator {
         now: Timestamp,
         find: impl FnOnce(TokenId) -> Option<&'a TokenRecord>,
     ) -> Result<Principal> {
-        let token: Token = presented.parse().map_err(|_| unauthenticated("no token's text"))?;
-        let record = find(token.id());
-        let hash = self.hash(&token);
+        let (id, class, hash) = if let Some(foreign) = ForeignToken::of(presented) {
+            // Whoever signed it was asked when its record was made.
+            let (id, hash) = self.foreign(foreign);
+            (id, CredentialClass::Mcp, hash)
+        } else {
+            let token: Token = presented.parse().map_err(|_| unauthenticated("no token's text"))?;
+            (token.id(), token.class(), self.hash(&token))
+        };
+        let record = find(id);
         let known = record.map_or(TokenHash::from_bytes([0; 32]), |record| record.hash);
         let right = known.matches(&hash);
         let Some(record) = record.filter(|_| right) else {
             return Err(unauthenticated("no such token"));
         };
-        if record.class != token.class() || !surface.takes(record.class) {
+        if record.class != class || !surface.takes(record.class) {
             return Err(unauthenticated("a token of a class that is not taken here"));
         }
         if record.revoked_at.is_some() {
@@ -218,7 +229,7 @@ mod tests {
 
     #[test]
     fn classes_stay_where_they_belong() {
-        use CredentialClass::{Api, Browser, Code, Mcp, Peer, Refresh, Workspace};
+        use CredentialClass::{Api, Browser, Code, Mcp, Oidc, Peer, Refresh, Workspace};
         use Surface::{Http, Mcp as McpHttp, McpStdio, Unix, WebSocket};
         let taken: &[(Surface, &[CredentialClass])] = &[
             (Unix, &[Peer, Api, Workspace]),
@@ -229,7 +240,7 @@ mod tests {
             (McpHttp, &[Api, Workspace, Mcp]),
         ];
         for (surface, classes) in taken {
-            for class in [Peer, Api, Workspace, Mcp, Browser, Refresh, Code] {
+            for class in [Peer, Api, Workspace, Mcp, Browser, Refresh, Code, Oidc] {
                 assert_eq!(surface.takes(class), classes.contains(&class), "{surface:?} {class:?}");
             }
         }

@@ -46,4 +46,7 @@ pub use operation::{Operation, OperationInfo};
 pub use ops::OPERATIONS;
 pub use principal::{Authority, PeerCredentials, Principal, PrincipalKind};
 pub use scope::{SCOPES, ScopeSet, TERMINAL};
-pub use token::{CredentialClass, MAX_TOKEN_TEXT, NotAToken, Token, TokenHash, TokenKey};
+pub use token::{
+    CredentialClass, ForeignToken, MAX_FOREIGN_TEXT, MAX_TOKEN_TEXT, NotAToken, Token, TokenHash,
+    TokenKey,
+};

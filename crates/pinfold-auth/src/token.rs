@@ -41,6 +41,8 @@ pub enum CredentialClass {
     Refresh,
     /// Gets the first of them, once. Opens nothing.
     Code,
+    /// Somebody whom an external provider vouches for. No text.
+    Oidc,
 }
 
 impl CredentialClass {
@@ -54,6 +56,7 @@ impl CredentialClass {
             Self::Browser => "web",
             Self::Refresh => "refresh",
             Self::Code => "code",
+            Self::Oidc => "oidc",
         }
     }
 
@@ -84,6 +87,13 @@ impl TokenKey {
         TokenHash(mac.finalize().into_bytes().into())
     }
 
+    fn foreign(&self, text: &str) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("any length is a key");
+        mac.update(b"pinfold foreign token 1\0");
+        mac.update(text.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+
     fn family(&self, id: TokenId, root: &[u8]) -> TokenHash {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("any length is a key");
         mac.update(b"pinfold refresh family 1\0");
@@ -96,6 +106,49 @@ impl TokenKey {
 impl fmt::Debug for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TokenKey(hidden)")
+    }
+}
+
+/// An access token of another provider: a JWT in compact form (RFC 7519 §3, RFC 7515 §3.1).
+/// That it has the form says nothing of who signed it.
+#[derive(Clone, Copy)]
+pub struct ForeignToken<'a>(&'a str);
+
+/// Longest text of a token of another provider.
+pub const MAX_FOREIGN_TEXT: usize = 8192;
+
+impl<'a> ForeignToken<'a> {
+    /// A text that has the form.
+    pub fn of(text: &'a str) -> Option<Self> {
+        let fine = |part: &str| {
+            let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+            !part.is_empty() && part.bytes().all(letter)
+        };
+        let parts: Vec<&str> = text.splitn(4, '.').collect();
+        let form = text.len() <= MAX_FOREIGN_TEXT && parts.len() == 3;
+        // Every header of a JWT is an object, and begins so.
+        (form && text.starts_with("ey") && parts.into_iter().all(fine)).then_some(Self(text))
+    }
+
+    /// The text.
+    pub const fn text(self) -> &'a str {
+        self.0
+    }
+
+    /// The id of its record, and what is kept of it: both made of the text with the server's key,
+    /// so that the record is found without a table beside the tokens.
+    pub fn kept(self, key: &TokenKey) -> (TokenId, TokenHash) {
+        let hash = key.foreign(self.0);
+        let (first, _) = hash.split_at(16);
+        let number = u128::from_be_bytes(first.try_into().expect("half of 32 is 16"));
+        let id = format!("tok_{}", id::encode(number)).parse().expect("26 known digits are an id");
+        (id, TokenHash(hash))
+    }
+}
+
+impl fmt::Debug for ForeignToken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ForeignToken(hidden)")
     }
 }
 
@@ -344,6 +397,33 @@ mod tests {
         #[test]
         fn nearly_tokens_never_panic(text in "pf_(api|ws|mcp|web|refresh|code)_[0-9a-z]{20,30}_[0-9a-z]{50,64}") {
             prop_assert!(text.parse::<Token>().is_err());
+        }
+    }
+
+    #[test]
+    fn only_what_has_the_form_of_a_jwt_is_looked_for_among_foreign_tokens() {
+        let key = TokenKey::new([5; 32]);
+        let fine = ForeignToken::of("eyJh.eyJz.c2ln").expect("the form");
+        assert_eq!(fine.kept(&key).0, ForeignToken::of("eyJh.eyJz.c2ln").expect("it").kept(&key).0);
+        let other = ForeignToken::of("eyJh.eyJz.c2lo").expect("the form").kept(&key);
+        assert!(other.0 != fine.kept(&key).0 && !other.1.matches(&fine.kept(&key).1));
+        let elsewhere = fine.kept(&TokenKey::new([6; 32]));
+        assert_ne!(elsewhere.0, fine.kept(&key).0, "ids are of this server's key");
+        let long = format!("eyJh.{}.c2ln", "A".repeat(MAX_FOREIGN_TEXT));
+        for bad in [
+            "",
+            "eyJh",
+            "eyJh.eyJz",
+            "eyJh.eyJz.",
+            "eyJh..c2ln",
+            "eyJh.eyJz.c2ln.x",
+            &long,
+            "abcd.eyJz.c2ln",
+            "eyJh.eyJz.c2 n",
+            "eyJh.eyJz.c2+n",
+            "pf_api_x_y",
+        ] {
+            assert!(ForeignToken::of(bad).is_none(), "{bad:?}");
         }
     }
 }

@@ -4,29 +4,31 @@ mod drawn;
 pub(crate) mod identity;
 pub(crate) mod links;
 pub(crate) mod oauth;
+pub(crate) mod oidc;
 pub(crate) mod quota;
 pub(crate) mod rates;
 pub(crate) mod sessions;
 pub(crate) mod tickets;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use pinfold_auth::{
     Authenticator, Authorizer, Caller, Facts, Grant, ObjectKind, ObjectRef, Operation,
     PeerCredentials, Principal, PrincipalKind, Surface, TokenKey, unauthenticated, unseen,
 };
+use pinfold_egress::{Client, EgressConfig, Exception};
 use pinfold_store::Store;
 use pinfold_types::{
     Error, ErrorCode, PrincipalId, Result, SessionId, TokenId, WorkspaceId,
     access::{Holder, NewToken, Reach, SessionState},
-    config::{Config, LoginConfig},
+    config::{Config, LoginConfig, OutsideHost},
 };
 use tokio_util::sync::CancellationToken;
 
 pub use self::rates::RateState;
 use self::{
-    identity::Identity, links::Links, oauth::Oauth, quota::Quotas, rates::Rates,
+    identity::Identity, links::Links, oauth::Oauth, oidc::Oidc, quota::Quotas, rates::Rates,
     sessions::Sessions, tickets::Tickets,
 };
 use crate::{Node, Service};
@@ -48,6 +50,7 @@ struct Inner {
     login: LoginConfig,
     links: Links,
     oauth: Oauth,
+    oidc: Option<Oidc>,
 }
 
 impl Access {
@@ -75,6 +78,7 @@ impl Access {
                 links: Links::new(Duration::from_millis(config.login.link_ms)),
                 login: config.login.clone(),
                 oauth: Oauth::open(config.oauth.clone(), owner, store).await?,
+                oidc: Oidc::of(&config.oidc)?,
             }),
         })
     }
@@ -146,6 +150,11 @@ impl Access {
         &self.inner.oauth
     }
 
+    /// The external provider, where the configuration names one.
+    pub(crate) fn oidc(&self) -> Option<&Oidc> {
+        self.inner.oidc.as_ref()
+    }
+
     pub(crate) fn sessions(&self) -> &Sessions {
         &self.inner.sessions
     }
@@ -198,6 +207,19 @@ impl Access {
         let principal = principal.filter(|id| *id != owner);
         Holder { principal, session: caller.session(), ticket: 0 }
     }
+}
+
+/// A client for what lies outside, which reaches these hosts too.
+fn outside(hosts: &BTreeMap<String, OutsideHost>) -> Client {
+    let exceptions = hosts.iter().map(|(host, outside)| {
+        let exception = Exception {
+            allow_private: outside.allow_private,
+            plain_http: false,
+            ca_file: outside.ca_file.clone(),
+        };
+        (host.to_ascii_lowercase(), exception)
+    });
+    Client::new(EgressConfig { exceptions: exceptions.collect() })
 }
 
 impl<N: Node> Service<N> {

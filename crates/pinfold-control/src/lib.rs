@@ -39,4 +39,5 @@ pub use service::{
     EventStream, ServerFacts, Service,
     mcp::{Attendance, McpSession},
     oauth::{Asked, OauthError, Registration, Shown, Tokens, Unfit},
+    oidc::Provider,
 };

@@ -9,6 +9,7 @@ mod images;
 mod login;
 pub(crate) mod mcp;
 pub(crate) mod oauth;
+pub(crate) mod oidc;
 mod server;
 mod sessions;
 mod snapshots;

@@ -97,7 +97,10 @@ impl<N: Node> Host for Served<N> {
         let needs = needs(&self.tools, message);
         // A client that came in by OAuth can ask its user for more; to others a tool says it.
         if caller.principal().class() == CredentialClass::Mcp {
-            step_up(caller, &needs)?;
+            step_up(caller, &needs).map_err(|refused| Refusal {
+                scope: refused.scope.map(|scopes| self.service.as_it_is_asked_for(scopes)),
+                ..refused
+            })?;
         }
         // What needs a right is counted when that is granted.
         if needs.is_empty() && matches!(message, JsonRpcMessage::Request(_)) {

@@ -149,6 +149,10 @@ pub struct CreateToken {
     pub reach: Reach,
     /// Quota of the new principal.
     pub quota: Quota,
+    /// Instead of a secret: who this is at the external provider (`sub` of its tokens), 1 to 255
+    /// visible ASCII characters. Only a maker that sees everybody's may name somebody.
+    #[schemars(regex(pattern = schema::SUBJECT))]
+    pub subject: Option<String>,
 }
 
 impl CreateToken {
@@ -169,6 +173,10 @@ impl CreateToken {
             return refuse(
                 "a token for its maker has its maker's quota, and none of its own".into(),
             );
+        }
+        let visible = |text: &String| text.bytes().all(|b| b.is_ascii_graphic());
+        if self.subject.as_ref().is_some_and(|of| !(1..=255).contains(&of.len()) || !visible(of)) {
+            return refuse("subject must be 1 to 255 visible ASCII characters".into());
         }
         Ok(())
     }
@@ -195,7 +203,7 @@ pub struct TokenInfo {
     /// Name.
     pub name: String,
     /// `api`, `ws`, `web` (a browser), `mcp` (an access token), `refresh` (what a client of MCP over
-    /// HTTP was granted).
+    /// HTTP was granted), `oidc` (somebody of the external provider).
     pub class: String,
     /// Whom it stands for.
     pub principal: PrincipalId,
@@ -211,6 +219,9 @@ pub struct TokenInfo {
     /// The client that it was granted to, as it calls itself and where it is from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// Who this is at the external provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// Quota of its principal.
     #[serde(default, skip_serializing_if = "Quota::is_open")]
     pub quota: Quota,
@@ -269,8 +280,10 @@ pub struct EndedLogins {
 /// A new token. The only time that its text is given.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 pub struct NewToken {
-    /// The text to present.
-    pub token: String,
+    /// The text to present. Absent for somebody of the external provider, who brings the
+    /// provider's tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// Everything else.
     pub info: TokenInfo,
 }

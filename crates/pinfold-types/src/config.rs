@@ -1,6 +1,7 @@
 //! The configuration file `config.toml` and its defaults. Unknown keys are errors (AX-18).
 
 mod login;
+mod oidc;
 mod origin;
 mod server;
 
@@ -16,6 +17,7 @@ use crate::{
 
 pub use self::{
     login::{ANYBODY, LoginConfig, OWNER, OauthConfig, OutsideHost},
+    oidc::OidcConfig,
     origin::{Host, Origin, split_port},
     server::{LogFormat, ServerConfig, StreamsConfig, TerminalsConfig, TlsMode},
 };
@@ -42,6 +44,8 @@ pub struct Config {
     pub login: LoginConfig,
     /// Clients of MCP over HTTP.
     pub oauth: OauthConfig,
+    /// Another authorization server than the built-in one.
+    pub oidc: OidcConfig,
     /// Open streams.
     pub streams: StreamsConfig,
     /// Terminals in workspaces.
@@ -354,6 +358,7 @@ impl Config {
         self.streams.check()?;
         self.login.check()?;
         self.oauth.check()?;
+        self.oidc.check()?;
         let bad = |why: &str| Err(Error::new(ErrorCode::InvalidArgument, why));
         let end =
             u64::from(self.workspaces.uid_base) + u64::from(self.workspaces.uid_ranges) * 65_536;

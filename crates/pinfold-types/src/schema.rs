@@ -35,6 +35,9 @@ pub const MIRROR: &str = r"^https?://[^\u0000-\u0020\u007f]*$";
 /// The `cursor` of a list: the id of the last entry of the page before.
 pub const CURSOR: &str = "^[a-z]+_[0-7][0-9a-hjkmnp-tv-z]{25}$";
 
+/// Somebody at another provider.
+pub const SUBJECT: &str = "^[!-~]{1,255}$";
+
 /// A scope: a right, all rights of a noun, or all.
 pub const SCOPE: &str = r"^(?:\*|[a-z]+:(?:\*|[a-z]+))$";
 

@@ -60,7 +60,9 @@ pub(super) fn set(origin: &Origin, token: &NewToken) -> Result<HeaderValue> {
     let now = Timestamp::now();
     let left = token.info.expires_at.map_or(0, |end| end.duration_since(now).as_secs().max(0));
     // The idle time is the server's to judge: a cookie that is gone would tell nothing.
-    with(origin, &token.token, left)
+    let text =
+        token.token.as_deref().ok_or_else(|| Error::internal("a browser without a token"))?;
+    with(origin, text, left)
 }
 
 /// Makes a browser forget it.
@@ -126,7 +128,7 @@ mod tests {
     #[test]
     fn it_is_kept_from_scripts_and_from_other_sites() {
         let token = NewToken {
-            token: "pf_web_x".into(),
+            token: Some("pf_web_x".into()),
             info: serde_json::from_value(serde_json::json!({
                 "id": "tok_00000000000000000000000000", "name": "browser", "class": "web",
                 "principal": "usr_00000000000000000000000000",

@@ -5,17 +5,13 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use pinfold_control::{Node, Service, offered};
+use pinfold_control::{Node, Service};
 use serde_json::json;
 
 use crate::{
     login::called,
     reply::{self, Failure},
 };
-
-fn scopes() -> Vec<String> {
-    offered().patterns().map(str::to_owned).collect()
-}
 
 pub(super) async fn server<N: Node>(
     State(service): State<Service<N>>,
@@ -30,7 +26,7 @@ pub(super) async fn server<N: Node>(
         "authorization_endpoint": format!("{called}/oauth/authorize"),
         "token_endpoint": format!("{called}/oauth/token"),
         "revocation_endpoint": format!("{called}/oauth/revoke"),
-        "scopes_supported": scopes(),
+        "scopes_supported": service.scopes_to_ask_for(),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token"],
@@ -46,15 +42,21 @@ pub(super) async fn server<N: Node>(
     reply::json(&document).into_response()
 }
 
-pub(super) async fn resource(request: Request) -> Response {
+pub(super) async fn resource<N: Node>(
+    State(service): State<Service<N>>,
+    request: Request,
+) -> Response {
     let called = match called(&request) {
         Ok(called) => called.origin,
         Err(error) => return Failure(error).into_response(),
     };
+    let provider = service.provider();
+    let resource = provider.and_then(|of| of.resource).map(str::to_owned);
+    let issuer = provider.map_or_else(|| called.to_string(), |of| of.issuer.to_owned());
     let document = json!({
-        "resource": format!("{called}/mcp"),
-        "authorization_servers": [called.to_string()],
-        "scopes_supported": scopes(),
+        "resource": resource.unwrap_or_else(|| format!("{called}/mcp")),
+        "authorization_servers": [issuer],
+        "scopes_supported": service.scopes_to_ask_for(),
         "bearer_methods_supported": ["header"],
         "resource_name": "Pinfold",
     });

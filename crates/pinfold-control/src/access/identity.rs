@@ -6,6 +6,7 @@ mod mint;
 mod record;
 #[cfg(test)]
 mod tests;
+mod vouched;
 
 use std::{
     collections::HashMap,
@@ -25,6 +26,7 @@ use self::record::{Entry, TokenBody, entry, info, put, read};
 pub(crate) use self::{
     granted::{Denied, Grantee, Issued, Redeemed, Renewed},
     record::PrincipalBody,
+    vouched::{Known, Vouched},
 };
 
 const TOKEN: &str = "token";
@@ -63,6 +65,8 @@ pub(crate) struct Identity {
     /// Held from a change in memory to its commit by whatever replaces a token's record, so that
     /// the last record on the disk is the last one in memory.
     replacing: tokio::sync::Mutex<()>,
+    /// Held from a look at who is vouched for to the record that comes of it.
+    vouching: tokio::sync::Mutex<()>,
 }
 
 impl Identity {
@@ -86,6 +90,7 @@ impl Identity {
             tables: RwLock::new(tables),
             store,
             replacing: tokio::sync::Mutex::default(),
+            vouching: tokio::sync::Mutex::default(),
         })
     }
 
@@ -210,14 +215,19 @@ impl Identity {
         tables.tokens.get(&id).map(|entry| info(entry, &tables))
     }
 
-    /// The only token with this name that stands, or the only one at all.
+    /// The only token with this name that stands, or the only one at all. One that was made with
+    /// another of its name, as access tokens are, is meant with that one.
     pub(crate) fn named(&self, name: &str, now: Timestamp) -> Result<Option<TokenId>> {
         let tables = self.read();
+        let has_it = |entry: &Arc<Entry>| entry.body.name == name;
+        let made_with_one = |entry: &Arc<Entry>| {
+            let parent = entry.body.parent.and_then(|parent| tables.tokens.get(&parent));
+            parent.is_some_and(has_it)
+        };
         let of = |stands: bool| {
-            let named = tables
-                .tokens
-                .iter()
-                .filter(move |(_, entry)| entry.body.name == name && entry.stands(now) == stands);
+            let named = tables.tokens.iter().filter(|(_, entry)| {
+                has_it(entry) && entry.stands(now) == stands && !made_with_one(entry)
+            });
             named.map(|(id, _)| *id).collect::<Vec<_>>()
         };
         for stands in [true, false] {

@@ -8,9 +8,6 @@ pub(crate) mod pending;
 pub(crate) mod redirect;
 pub(crate) mod scopes;
 
-use std::collections::BTreeMap;
-
-use pinfold_egress::{EgressConfig, Exception};
 use pinfold_store::Store;
 use pinfold_types::{
     PrincipalId, Result,
@@ -35,10 +32,10 @@ impl Oauth {
         owner: PrincipalId,
         store: Store,
     ) -> Result<Self> {
-        let outside = EgressConfig { exceptions: exceptions(&config) };
+        let outside = super::outside(&config.hosts);
         Ok(Self {
             clients: Clients::open(store).await?,
-            documents: Documents::new(pinfold_egress::Client::new(outside)),
+            documents: Documents::new(outside),
             waiting: Waiting::default(),
             owner,
             config,
@@ -54,18 +51,6 @@ impl Oauth {
             id => id.parse() == Ok(principal),
         })
     }
-}
-
-fn exceptions(config: &OauthConfig) -> BTreeMap<String, Exception> {
-    let hosts = config.hosts.iter().map(|(host, outside)| {
-        let exception = Exception {
-            allow_private: outside.allow_private,
-            plain_http: false,
-            ca_file: outside.ca_file.clone(),
-        };
-        (host.to_ascii_lowercase(), exception)
-    });
-    hosts.collect()
 }
 
 /// A client, however it is known.

@@ -10,7 +10,11 @@ use pinfold_types::{
     api::{Page, PageQuery},
 };
 
-use crate::{Node, Service, access::tickets::LIFE, page::page};
+use crate::{
+    Node, Service,
+    access::{Access, oidc::Oidc, tickets::LIFE},
+    page::page,
+};
 
 impl<N: Node> Service<N> {
     /// Whom the caller is taken for, and what it holds.
@@ -62,7 +66,16 @@ impl<N: Node> Service<N> {
                 bound.insert(self.seen_workspace(call.caller(), reference)?);
             }
             let maker = call.caller().principal();
-            self.access().identity().mint(maker, &request, bound, Timestamp::now()).await
+            // Else somebody could have others work in what is their own.
+            if request.subject.is_some() && !Access::sees_all(maker) {
+                return Err(Error::new(
+                    ErrorCode::Forbidden,
+                    "only who sees everybody's may say who somebody of the provider is",
+                ));
+            }
+            let access = self.access();
+            let issuer = access.oidc().map(Oidc::issuer);
+            access.identity().mint(maker, &request, bound, issuer, Timestamp::now()).await
         };
         let made = made.await;
         call.end_with(made, |made| vec![made.info.id.to_string()]).await

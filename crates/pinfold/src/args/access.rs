@@ -17,7 +17,7 @@ pub(crate) struct Login {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
     /// Make a token; its text is printed once and never again
-    Create(TokenCreate),
+    Create(Box<TokenCreate>),
     /// List tokens, without their texts
     Ls,
     /// Revoke tokens and all that were made with them; their streams end
@@ -47,8 +47,11 @@ pub(crate) struct TokenCreate {
     pub(crate) reach: ReachArg,
     #[command(flatten)]
     pub(crate) quota: QuotaArgs,
+    /// Instead of a text: who this is at the external provider (`sub`), who brings its tokens
+    #[arg(long, value_name = "SUBJECT")]
+    pub(crate) subject: Option<String>,
     /// Instead: a token for the programs inside this workspace, to look at, snapshot and fork it
-    #[arg(long, value_name = "WORKSPACE", conflicts_with_all = ["name", "scope", "expires", "workspace", "as_me"])]
+    #[arg(long, value_name = "WORKSPACE", conflicts_with_all = ["name", "scope", "expires", "workspace", "as_me", "subject"])]
     pub(crate) self_of: Option<WorkspaceRef>,
 }
 

@@ -26,7 +26,7 @@ const SESSIONS: &str = "/api/v1/sessions";
 
 pub(super) async fn token(context: &Context, args: TokenCommand) -> Result<u8> {
     match args {
-        TokenCommand::Create(args) => create(context, args).await.map(|()| 0),
+        TokenCommand::Create(args) => create(context, *args).await.map(|()| 0),
         TokenCommand::Ls => ls(context).await.map(|()| 0),
         TokenCommand::Revoke(args) => revoke(context, &args).await,
     }
@@ -43,6 +43,7 @@ async fn create(context: &Context, args: TokenCreate) -> Result<()> {
             workspaces: args.workspace.iter().map(ToString::to_string).collect(),
             same_principal: args.as_me,
             reach: args.reach.into(),
+            subject: args.subject,
             quota: Quota {
                 workspaces: args.quota.max_workspaces,
                 cpu_millis: args.quota.max_cpus.map(|cpus| cpus.0),
@@ -57,16 +58,34 @@ async fn create(context: &Context, args: TokenCreate) -> Result<()> {
         context.client.send(Method::POST, TOKENS, &body).await?
     };
     // The text alone on standard output, so that it can be piped into where it belongs.
-    context.output.show(&made, |made| format!("{}\n", made.token))?;
+    context.output.show(&made, |made| {
+        made.token.as_ref().map_or_else(String::new, |text| format!("{text}\n"))
+    })?;
     let until = made
         .info
         .expires_at
         .map_or("until it is revoked".to_owned(), |end| format!("until {}", human::moment(end)));
-    context.output.note(format!(
-        "{} stands {until}; this is the only time that its text is shown",
-        made.info.id
-    ));
+    let shown = match &made.info.subject {
+        Some(subject) => format!("{subject} brings the provider's tokens"),
+        None => "this is the only time that its text is shown".to_owned(),
+    };
+    context.output.note(format!("{} stands {until}; {shown}", made.info.id));
     Ok(())
+}
+
+/// Scopes in a cell: as many as fit, then how many more. `--json` has all.
+fn scopes(all: &[String]) -> String {
+    const WIDE: usize = 40;
+    let mut text = String::new();
+    for (shown, scope) in all.iter().enumerate() {
+        let comma = if shown == 0 { "" } else { "," };
+        if shown > 0 && text.len() + comma.len() + scope.len() > WIDE {
+            return format!("{text} +{}", all.len() - shown);
+        }
+        text.push_str(comma);
+        text.push_str(scope);
+    }
+    text
 }
 
 async fn ls(context: &Context) -> Result<()> {
@@ -79,7 +98,7 @@ async fn ls(context: &Context) -> Result<()> {
                 Cell::from(info.id.to_string()),
                 info.name.as_str().into(),
                 info.class.as_str().into(),
-                Cell::from(info.scopes.join(",")),
+                Cell::from(scopes(&info.scopes)),
                 if info.reach == pinfold_types::access::Reach::All { "all" } else { "own" }.into(),
                 human::age(info.created_at).into(),
                 info.last_used_at.map_or("-".to_owned(), human::age).into(),

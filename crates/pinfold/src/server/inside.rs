@@ -29,7 +29,10 @@ impl Inside for Answering {
             event.object = format!("workspace {workspace}");
             event.made = vec![made.info.id.to_string()];
             self.audit.append(event.with("boot", boot.to_string())).durable().await?;
-            Ok(Zeroizing::new(made.token))
+            let text = made
+                .token
+                .ok_or_else(|| pinfold_types::Error::internal("a boot's token without a text"))?;
+            Ok(Zeroizing::new(text))
         })
     }
 

@@ -33,7 +33,7 @@ impl Identity {
         let mut info = self.admit(entry(token.id(), body)?, None, now).await?;
         // The cookie lasts as long as it can: when it was idle is judged here, at each use.
         info.expires_at = end;
-        Ok(NewToken { token: token.reveal().to_string(), info })
+        Ok(NewToken { token: Some(token.reveal().to_string()), info })
     }
 
     /// Ends every browser session of a principal.

@@ -24,15 +24,24 @@ const BEING_MADE: SignedDuration = SignedDuration::from_mins(1);
 
 impl Identity {
     /// Makes a token and, unless it stands for its maker, a principal for it. `workspaces` are those
-    /// that it is bound to, looked up.
+    /// that it is bound to, looked up; `issuer` vouches for a subject.
     pub(crate) async fn mint(
         &self,
         maker: &Principal,
         request: &CreateToken,
         workspaces: BTreeSet<WorkspaceId>,
+        issuer: Option<&str>,
         now: Timestamp,
     ) -> Result<NewToken> {
         request.check()?;
+        let mut vouching = None;
+        let vouched = match &request.subject {
+            Some(subject) => {
+                vouching = Some(self.vouching.lock().await);
+                Some(self.nobody_yet(subject, issuer, now)?)
+            }
+            None => None,
+        };
         let mine = maker.authority();
         let scopes = if request.scopes.is_empty() {
             mine.scopes.clone()
@@ -56,15 +65,18 @@ impl Identity {
             ));
         }
         let wanted = request.expires_ms.map(|ms| now + lasting(ms));
-        let token = Token::generate(CredentialClass::Api)?;
+        // Nobody ever sees the text that somebody of another provider has none of.
+        let class = if vouched.is_some() { CredentialClass::Oidc } else { CredentialClass::Api };
+        let token = Token::generate(class)?;
         let hash = self.authenticator.hash(&token);
         let principal = if request.same_principal { maker.id() } else { PrincipalId::generate() };
         let body = TokenBody {
             name: request.name.clone(),
             maker: maker.id(),
             parent: maker.token(),
+            vouched,
             expires_at: wanted.into_iter().chain(maker.expires_at()).min(),
-            ..TokenBody::new(CredentialClass::Api, &hash, principal, authority, now)
+            ..TokenBody::new(class, &hash, principal, authority, now)
         };
         let made = (!request.same_principal).then(|| PrincipalBody {
             name: request.name.clone(),
@@ -80,7 +92,9 @@ impl Identity {
         }
         let entry = entry(token.id(), body)?;
         let info = self.admit(entry, made.map(|made| (principal, made)), now).await?;
-        Ok(NewToken { token: token.reveal().to_string(), info })
+        drop(vouching);
+        let text = (class != CredentialClass::Oidc).then(|| token.reveal().to_string());
+        Ok(NewToken { token: text, info })
     }
 
     /// Records a new token, with the principal that was made for it, and lets it in unless what it
@@ -154,7 +168,7 @@ impl Identity {
         };
         let entry = entry(token.id(), body)?;
         let info = self.admit(entry, Some((principal, made)), now).await?;
-        Ok(NewToken { token: token.reveal().to_string(), info })
+        Ok(NewToken { token: Some(token.reveal().to_string()), info })
     }
 
     /// Revokes the tokens of workspaces whose boot has ended. `stands` knows whether it has;

@@ -59,6 +59,18 @@ pub(super) struct TokenBody {
     /// Of what a client of MCP over HTTP was granted.
     #[serde(default)]
     pub(super) granted: Option<GrantBody>,
+    /// Of somebody of an external provider, and of that provider's tokens for them.
+    #[serde(default)]
+    pub(super) vouched: Option<VouchedBody>,
+}
+
+/// For whom another provider vouches, as recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct VouchedBody {
+    pub(super) issuer: String,
+    pub(super) subject: String,
+    /// Of a token: the client that it was given to.
+    pub(super) client: Option<String>,
 }
 
 impl TokenBody {
@@ -88,6 +100,7 @@ impl TokenBody {
             last_used_at: None,
             revoked_at: None,
             granted: None,
+            vouched: None,
         }
     }
 }
@@ -151,8 +164,17 @@ impl Entry {
         self.ended_at(now).is_none()
     }
 
+    /// Whether it is a token that another provider gave.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.body.class == CredentialClass::Mcp && self.body.vouched.is_some()
+    }
+
     /// Whether it ended so long ago that it need not be known any more.
     pub(super) fn is_old(&self, now: Timestamp) -> bool {
+        if self.is_foreign() {
+            // Forgotten before its end, one that was revoked could be shown again.
+            return self.body.expires_at.is_some_and(|end| now.duration_since(end) > KEPT_SHORT);
+        }
         let untaken = self.body.granted.as_ref().is_some_and(|granted| granted.family.is_none());
         let kept =
             if untaken || self.body.class == CredentialClass::Mcp { KEPT_SHORT } else { KEPT };
@@ -216,7 +238,10 @@ pub(super) fn info(entry: &Entry, tables: &Tables) -> TokenInfo {
         scopes: body.scopes.clone(),
         workspaces: body.workspaces.iter().flatten().copied().collect(),
         reach: body.reach,
-        client: granted.map(|granted| granted.shown.clone()),
+        client: granted
+            .map(|granted| granted.shown.clone())
+            .or_else(|| body.vouched.as_ref()?.client.clone()),
+        subject: body.vouched.as_ref().map(|of| of.subject.clone()),
         quota: tables.principals.get(&body.principal).map(|p| p.quota).unwrap_or_default(),
         fingerprint: entry.record.hash.fingerprint(),
         created_at: body.created_at,

@@ -53,8 +53,9 @@ impl House {
     async fn browser(&self, person: &Principal) -> (String, Principal) {
         let life = LoginConfig { idle_ms: 100_000, max_ms: 1_000_000, ..LoginConfig::default() };
         let made = self.identity.sign_in(person, &life, self.now).await.expect("signed in");
-        let who = self.identity.bearer(&made.token, Surface::Http, self.now).expect("stands");
-        (made.token, who)
+        let text = made.token.expect("a text");
+        let who = self.identity.bearer(&text, Surface::Http, self.now).expect("stands");
+        (text, who)
     }
 
     async fn code(&self, person: &Principal) -> String {
@@ -139,9 +140,12 @@ async fn a_grant_outlives_the_browser_and_not_the_token_behind_it() {
     let house = House::new().await;
     let request =
         CreateToken { name: "laptop".into(), reach: Reach::All, ..CreateToken::default() };
-    let made = house.identity.mint(&house.owner(), &request, [].into(), house.now).await;
+    let made = house.identity.mint(&house.owner(), &request, [].into(), None, house.now).await;
     let made = made.expect("a token");
-    let laptop = house.identity.bearer(&made.token, Surface::Http, house.now).expect("stands");
+    let laptop = house
+        .identity
+        .bearer(&made.token.expect("a text"), Surface::Http, house.now)
+        .expect("stands");
     let (_, browser) = house.browser(&laptop).await;
     let issued = house.exchange(&house.code(&browser).await).await.expect("tokens");
     house.identity.end_browsers(laptop.id(), house.now).await.expect("signed out");
