@@ -1,5 +1,8 @@
 //! What an operator lives by: metrics, alerts, logs, backups.
 
 mod backup;
+mod first_token;
 mod logs;
 mod metrics;
+mod profiling;
+mod wire;

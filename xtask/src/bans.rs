@@ -89,6 +89,8 @@ const BANS: &[Ban] = &[
             "crates/pinfold-attack/",
             "crates/pinfold-api/src/listen/", // the control plane's own addresses
             "crates/pinfold-api/src/metrics/listen.rs", // numbers, for loopback or named ranges
+            "crates/pinfold-api/src/profiling.rs", // profiles, for loopback alone
+            "crates/pinfold-api/src/aside.rs", // the loop of both
         ],
         why: "the server listens in one place; ports are forwarded by the command line",
     },

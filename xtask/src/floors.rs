@@ -22,6 +22,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("pinfold-egress", 1),
     ("pinfold-store", 1),
     ("pinfold-backup", 1),
+    ("pinfold-telemetry", 1),
     ("pinfold-types", 0),
     ("pinfold-auth", 0),
     ("pinfold-policy", 0),
@@ -38,6 +39,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("pinfold-proto", "pinfold-types", "messages carry the same words as the API"),
     ("pinfold-control", "pinfold-node", "the local machine is a node in the same process"),
     ("pinfold-image", "pinfold-egress", "a pull goes out through the one guarded client"),
+    ("pinfold-telemetry", "pinfold-egress", "spans go out through the one guarded client"),
 ];
 
 /// Rooms that use nothing of ours but what stands here.
@@ -49,6 +51,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("pinfold-api", &["pinfold-types", "pinfold-auth", "pinfold-control", "pinfold-proto"]),
     ("pinfold-egress", &["pinfold-types", "pinfold-policy"]),
     ("pinfold-store", &["pinfold-types"]),
+    ("pinfold-telemetry", &["pinfold-types", "pinfold-sys", "pinfold-egress"]),
 ];
 
 /// Rooms that no room may use, only tests and tools.
@@ -62,6 +65,8 @@ const OWNED: &[(&str, &[&str])] = &[
     ("hickory-resolver", &["pinfold-egress"]),
     ("sqlx", &["pinfold-store"]),
     ("landlock", &["pinfold-namespace"]),
+    ("backtrace", &["pinfold-sys"]),
+    ("prost", &["pinfold-telemetry"]),
     ("seccompiler", &["pinfold-namespace"]),
     ("clap", &["pinfold"]),
     ("anyhow", &["pinfold"]),

@@ -7,6 +7,7 @@
 //! that stands, and over TCP: names that are not the server's, pages that nobody named.
 #![forbid(unsafe_code)]
 
+mod aside;
 mod authenticate;
 mod body;
 mod call;
@@ -21,6 +22,7 @@ mod oauth;
 mod open;
 pub mod openapi;
 pub mod problem;
+pub mod profiling;
 mod range;
 mod reply;
 mod routes;

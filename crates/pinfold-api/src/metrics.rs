@@ -23,7 +23,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use facts::{Audit, Facts, Latency};
+pub use facts::{Audit, Certificate, Facts, Latency};
 pub use listen::{Address, Look, MetricsServer};
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];

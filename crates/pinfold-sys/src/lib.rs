@@ -19,6 +19,7 @@ pub mod mounts;
 pub mod netif;
 pub mod partial;
 pub mod privilege;
+pub mod profile;
 pub mod quota;
 pub mod signal;
 pub mod spawn;

@@ -1,6 +1,7 @@
 //! The configuration file `config.toml` and its defaults. Unknown keys are errors (AX-18).
 
 mod login;
+mod observe;
 mod oidc;
 mod origin;
 mod server;
@@ -17,6 +18,7 @@ use crate::{
 
 pub use self::{
     login::{ANYBODY, LoginConfig, OWNER, OauthConfig, OutsideHost},
+    observe::ProfilingConfig,
     oidc::OidcConfig,
     origin::{Host, Origin, split_port},
     server::{LogFormat, ServerConfig, StreamsConfig, TerminalsConfig, TlsMode},
@@ -52,6 +54,8 @@ pub struct Config {
     pub terminals: TerminalsConfig,
     /// Numbers for Prometheus.
     pub metrics: MetricsConfig,
+    /// Profiles of the server itself.
+    pub profiling: ProfilingConfig,
 }
 
 /// `[workspaces]`
@@ -359,6 +363,7 @@ impl Config {
         self.login.check()?;
         self.oauth.check()?;
         self.oidc.check()?;
+        self.profiling.check()?;
         let bad = |why: &str| Err(Error::new(ErrorCode::InvalidArgument, why));
         let end =
             u64::from(self.workspaces.uid_base) + u64::from(self.workspaces.uid_ranges) * 65_536;

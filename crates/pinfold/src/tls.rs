@@ -5,8 +5,9 @@ mod authority;
 mod files;
 mod names;
 mod serve;
+mod validity;
 
 pub(crate) use self::{
     authority::{Authority, fingerprint},
-    serve::Certificates,
+    serve::{Certificates, InForce},
 };

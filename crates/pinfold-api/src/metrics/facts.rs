@@ -26,6 +26,15 @@ pub struct Audit {
     pub healthy: bool,
 }
 
+/// The certificate that TLS is served with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Certificate {
+    /// From when on it is good, in seconds since 1970.
+    pub not_before_seconds: i64,
+    /// Until when, in seconds since 1970.
+    pub not_after_seconds: i64,
+}
+
 /// One look at everything.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
@@ -51,12 +60,17 @@ pub struct Facts {
     pub store_commits: Latency,
     /// The audit log, where there is one.
     pub audit: Option<Audit>,
-    /// When the certificate in use ends, in seconds since 1970.
-    pub certificate_ends_at_seconds: Option<f64>,
+    /// The certificate in force, where there is TLS.
+    pub certificate: Option<Certificate>,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 bytes are 8 PiB")]
 const fn float(value: u64) -> f64 {
+    value as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds of any year that a certificate can name")]
+const fn signed(value: i64) -> f64 {
     value as f64
 }
 
@@ -130,9 +144,21 @@ impl Collector for Facts {
             let healthy = "Whether the audit log can be written";
             to.gauge("audit_healthy", healthy, f64::from(u8::from(audit.healthy)))?;
         }
-        if let Some(ends) = self.certificate_ends_at_seconds {
-            let help = "When the certificate in use ends, in seconds since 1970";
-            to.gauge("certificate_expiry_time_seconds", help, ends)?;
+        if let Some(certificate) = &self.certificate {
+            for (name, help, seconds) in [
+                (
+                    "tls_certificate_not_before_timestamp_seconds",
+                    "When the certificate in force begins to be good, in seconds since 1970",
+                    certificate.not_before_seconds,
+                ),
+                (
+                    "tls_certificate_not_after_timestamp_seconds",
+                    "When the certificate in force ends, in seconds since 1970",
+                    certificate.not_after_seconds,
+                ),
+            ] {
+                to.gauge(name, help, signed(seconds))?;
+            }
         }
         Ok(())
     }

@@ -1,39 +1,26 @@
 //! The listener of `/metrics`: read-only, few connections, nothing else behind it.
 
 use std::{
-    convert::Infallible,
     fmt,
     future::Future,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use pinfold_types::{Error, ErrorCode, Result, config::MetricsConfig};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::{Facts, Metrics};
+use crate::aside::{Answer, Aside, say};
 
 /// Where it answers when nobody says otherwise.
 const DEFAULT: &str = "127.0.0.1:9090";
-/// Most readers at once.
-const CONNECTIONS: usize = 16;
-/// Longest that one connection may last, answer and silence together.
-const CONNECTION: Duration = Duration::from_mins(2);
-/// A request's head must be complete this soon.
-const HEAD_WAIT: Duration = Duration::from_secs(5);
-
 /// Looks at the server when the numbers are asked for.
 pub type Look = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Facts> + Send>> + Send + Sync>;
 
@@ -131,77 +118,28 @@ impl MetricsServer {
     /// Answers until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let Self { listener, address, metrics, look } = self;
-        let limit = Arc::new(Semaphore::new(CONNECTIONS));
-        let connections = TaskTracker::new();
-        loop {
-            let (stream, peer) = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => match accepted {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        tracing::warn!(%error, "a reader of metrics could not be accepted");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        continue;
-                    }
-                },
-            };
-            if !address.lets_in(peer.ip()) {
-                tracing::warn!(peer = %peer.ip(), "metrics are not for this address");
-                continue;
-            }
-            // One reader too many is cut off; it comes again.
-            let Ok(permit) = Arc::clone(&limit).try_acquire_owned() else { continue };
-            let (metrics, look, stop) = (metrics.clone(), Arc::clone(&look), stop.clone());
-            connections.spawn(async move {
-                let serving = serve(stream, metrics, look);
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    _slow = tokio::time::timeout(CONNECTION, serving) => {}
-                }
-                drop(permit);
-            });
-        }
-        connections.close();
-        connections.wait().await;
-    }
-}
-
-async fn serve(stream: TcpStream, metrics: Metrics, look: Look) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (metrics, look) = (metrics.clone(), Arc::clone(&look));
-        async move { Ok::<_, Infallible>(answer(&request, &metrics, &look).await) }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WAIT)
-        .max_buf_size(16 << 10)
-        .max_headers(64)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "a reader of metrics broke off");
+        let answer: Answer = Arc::new(move |request| {
+            let (metrics, look) = (metrics.clone(), Arc::clone(&look));
+            Box::pin(async move { answer(&request, &metrics, &look).await })
+        });
+        let lets_in = Arc::new(move |peer| address.lets_in(peer));
+        Aside { listener, what: "metrics", lets_in, answer }.run(stop).await;
     }
 }
 
 async fn answer<B>(request: &Request<B>, metrics: &Metrics, look: &Look) -> Response<Full<Bytes>> {
     let plain = "text/plain; charset=utf-8";
-    let said = |status, text: String, kind: &'static str| {
-        let mut response = Response::new(Full::new(Bytes::from(text)));
-        *response.status_mut() = status;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        response
-    };
     if request.uri().path() != "/metrics" {
-        return said(StatusCode::NOT_FOUND, "only /metrics is here\n".into(), plain);
+        return say(StatusCode::NOT_FOUND, "only /metrics is here\n", plain);
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return said(StatusCode::METHOD_NOT_ALLOWED, "metrics are only read\n".into(), plain);
+        return say(StatusCode::METHOD_NOT_ALLOWED, "metrics are only read\n", plain);
     }
     match metrics.render(&look().await) {
-        Ok(text) => said(StatusCode::OK, text, "text/plain; version=0.0.4; charset=utf-8"),
+        Ok(text) => say(StatusCode::OK, text, "text/plain; version=0.0.4; charset=utf-8"),
         Err(error) => {
             tracing::error!(cause = error.internal, "metrics could not be written");
-            said(StatusCode::INTERNAL_SERVER_ERROR, "see the server's log\n".into(), plain)
+            say(StatusCode::INTERNAL_SERVER_ERROR, "see the server's log\n", plain)
         }
     }
 }

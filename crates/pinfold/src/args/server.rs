@@ -18,6 +18,9 @@ pub(crate) struct Up {
     /// Serve Prometheus metrics there: `ADDRESS:PORT` or `none` [default: metrics.listen]
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
+    /// Where nobody has a token yet: write the first one to this new file, 0600
+    #[arg(long, value_name = "FILE")]
+    pub(crate) first_token: Option<PathBuf>,
     /// Started by another command: detach, log to server.log, report on standard output
     #[arg(long, hide = true)]
     pub(crate) on_demand: bool,

@@ -1,8 +1,10 @@
 //! The server, from its lock to its last stream.
 
+mod first;
 mod log;
 mod login;
 mod metrics;
+mod profiling;
 mod socket;
 mod tcp;
 
@@ -27,6 +29,7 @@ use pinfold_types::{Error, Result, config::Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+use self::first::First;
 use super::{config, embed, inside::Answering, keys, lock::Lock, prepare, ready};
 use crate::{args::server::Up, home::Home, output::Output, tls::Certificates};
 
@@ -82,11 +85,13 @@ async fn serve(
     let key = AuditKey::open(&home.keys())?;
     let audit = AuditLog::open(&home.path().join("audit"), key, AuditOptions::default())?;
     // Before recovery, so that an address that is taken costs nothing. Whoever calls already waits.
-    tcp::check_credentials(addresses, access.has_credentials())?;
+    let first = First::wanted(addresses, access.has_credentials(), args, output)?;
     let certificates = Certificates::of(home, &config, addresses)?;
+    let certificate = certificates.as_ref().map(Certificates::in_force);
     let bound = tcp::bind(addresses)?;
     let site = Site::new(&config, bound.addresses());
     let streams = config.streams.clone();
+    let profiled = config.profiling.clone();
     let pages = login::pages(&config.server, bound.addresses());
     let (doorstep, inside) = Inside::new();
     let mut options = NodeOptions::new(
@@ -108,11 +113,18 @@ async fn serve(
     let (activity, stop) = (Activity::default(), CancellationToken::new());
     let numbers = Metrics::default();
     if let Some(address) = measured {
-        let look = metrics::look(&node, &store, &audit);
+        let look = metrics::look(&node, &store, &audit, certificate);
         metrics::serve(address, numbers.clone(), look, stop.clone()).await?;
+    }
+    if !args.on_demand {
+        profiling::serve(&profiled, stop.clone()).await?;
     }
     let service = Service::new(node.clone(), access.clone(), store, audit.clone(), facts);
     service.found_at(pages);
+    // Nobody is served yet: what cannot be given away keeps the server from starting.
+    if let Some(first) = first {
+        first.give(&service, output).await?;
+    }
     let listening = socket::listen(home)?;
     let names: Vec<String> = bound.addresses().iter().map(ToString::to_string).collect();
     let tls = certificates.as_ref().map(Certificates::server_config).transpose()?;

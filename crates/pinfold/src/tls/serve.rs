@@ -23,6 +23,7 @@ use super::{
     authority::Authority,
     files::{Files, State},
     names::names,
+    validity::Validity,
 };
 use crate::home::Home;
 
@@ -56,6 +57,18 @@ impl ResolvesServerCert for Current {
 impl Current {
     fn replace(&self, with: Arc<CertifiedKey>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = with;
+    }
+}
+
+/// The certificate in force, to be looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct InForce(Arc<Current>);
+
+impl InForce {
+    /// From when until when it is good.
+    pub(crate) fn validity(&self) -> Option<Validity> {
+        let key = Arc::clone(&self.0.0.read().unwrap_or_else(PoisonError::into_inner));
+        key.cert.first().and_then(|certificate| Validity::of(certificate))
     }
 }
 
@@ -98,6 +111,11 @@ impl Certificates {
             .with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
+    }
+
+    /// The certificate in force, now and after each renewal.
+    pub(crate) fn in_force(&self) -> InForce {
+        InForce(Arc::clone(&self.current))
     }
 
     /// The fingerprint that clients pin, where the authority is this home's.

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use pinfold_api::{
     Metrics,
-    metrics::{Address, Audit, Facts, Latency, Look, MetricsServer},
+    metrics::{Address, Audit, Certificate, Facts, Latency, Look, MetricsServer},
 };
 use pinfold_node::LocalNode;
 use pinfold_store::{Store, audit::AuditLog};
 use pinfold_types::{Result, WorkspaceState, config::MetricsConfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::server::Up;
+use crate::{args::server::Up, tls::InForce};
 
 /// Where metrics are served; nowhere by a server that a command started.
 pub(super) fn address(config: &MetricsConfig, args: &Up) -> Result<Option<Address>> {
@@ -35,8 +35,13 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// One look at the node, the store and the recovery of this start.
-pub(super) fn look(node: &LocalNode, store: &Store, audit: &AuditLog) -> Look {
+/// One look at the node, the store, the certificate and the recovery of this start.
+pub(super) fn look(
+    node: &LocalNode,
+    store: &Store,
+    audit: &AuditLog,
+    certificate: Option<InForce>,
+) -> Look {
     let started_at_seconds = jiff::Timestamp::now().as_duration().as_secs_f64();
     let mut recovered = BTreeMap::new();
     for action in node.recovery() {
@@ -46,7 +51,7 @@ pub(super) fn look(node: &LocalNode, store: &Store, audit: &AuditLog) -> Look {
     let (node, store, audit) = (node.clone(), store.clone(), audit.clone());
     Arc::new(move || {
         let (node, store, audit) = (node.clone(), store.clone(), audit.clone());
-        let recovered = recovered.clone();
+        let (recovered, certificate) = (recovered.clone(), certificate.clone());
         Box::pin(async move {
             let mut workspaces: BTreeMap<&'static str, u64> =
                 WorkspaceState::ALL.iter().map(|state| (state.as_str(), 0)).collect();
@@ -73,7 +78,12 @@ pub(super) fn look(node: &LocalNode, store: &Store, audit: &AuditLog) -> Look {
                     sum_seconds: stats.commit_seconds,
                 },
                 audit: Some(Audit { healthy: audit.healthy().is_ok() }),
-                certificate_ends_at_seconds: None,
+                certificate: certificate.and_then(|in_force| in_force.validity()).map(|of| {
+                    Certificate {
+                        not_before_seconds: of.not_before,
+                        not_after_seconds: of.not_after,
+                    }
+                }),
             }
         })
     })

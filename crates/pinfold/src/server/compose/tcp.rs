@@ -55,7 +55,10 @@ pub(super) fn check_credentials(addresses: &[SocketAddr], has_credentials: bool)
             ErrorCode::CannotEnforce,
             format!("{address} can be reached from other machines, and nobody has a token"),
         )
-        .hint("make one first, over the unix socket: pinfold token create NAME")),
+        .hint(
+            "start it on a terminal, which is shown one, or with --first-token FILE; or make one \
+             over the unix socket: pinfold token create NAME",
+        )),
         _ => Ok(()),
     }
 }
