@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     body,
+    json::parse,
     openapi::{Uploaded, takes_query},
     reply::Failure,
 };
@@ -170,17 +171,6 @@ impl<O: Operation> Call<O> {
 /// Whether the body is said to be JSON; `None` when nothing is said.
 fn is_json(headers: &HeaderMap) -> Option<bool> {
     body::is(headers, "application/json")
-}
-
-/// Unknown fields are named by serde's own message.
-fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
-    // Serde would take an array for an object whose fields it fills in order.
-    if text.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Error::new(ErrorCode::InvalidBody, "the body is not a JSON object"));
-    }
-    serde_json::from_slice(text).map_err(|error| {
-        Error::new(ErrorCode::InvalidBody, format!("the body is not what is taken: {error}"))
-    })
 }
 
 /// The query of a request.

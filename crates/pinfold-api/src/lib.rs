@@ -14,6 +14,7 @@ mod call;
 mod counts;
 mod docs;
 mod idempotency;
+mod json;
 mod layers;
 mod listen;
 mod login;

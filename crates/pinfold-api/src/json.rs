@@ -1,0 +1,140 @@
+//! JSON that callers send: exactly what the document says.
+
+use pinfold_types::{Error, ErrorCode, Result};
+use serde::{
+    Deserialize,
+    de::{
+        Deserializer, Error as _, IntoDeserializer, Unexpected, Visitor,
+        value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer, StringDeserializer},
+    },
+    forward_to_deserialize_any,
+};
+use serde_json::Value;
+
+/// Reads a request. Unknown fields are named by serde's own message.
+pub(crate) fn parse<T: for<'de> Deserialize<'de>>(text: &[u8]) -> Result<T> {
+    if text.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Error::new(ErrorCode::InvalidBody, "the body is not a JSON object"));
+    }
+    let wrong = |error: serde_json::Error| {
+        Error::new(ErrorCode::InvalidBody, format!("the body is not what is taken: {error}"))
+    };
+    let read = serde_json::from_slice(text).map_err(wrong)?;
+    if text.contains(&b'[') {
+        let value = serde_json::from_slice(text).map_err(wrong)?;
+        T::deserialize(Strict(value)).map_err(wrong)?;
+    }
+    Ok(read)
+}
+
+/// JSON in which only an object is an object: serde would take an array for one, and fill its
+/// fields in order.
+struct Strict(Value);
+
+impl IntoDeserializer<'_, serde_json::Error> for Strict {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+impl<'de> Deserializer<'de> for Strict {
+    type Error = serde_json::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        match self.0 {
+            Value::Array(items) => {
+                visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Strict)))
+            }
+            Value::Object(fields) => visitor.visit_map(MapDeserializer::new(
+                fields.into_iter().map(|(name, value)| (name, Strict(value))),
+            )),
+            plain => plain.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        match self.0 {
+            Value::Array(_) => Err(Self::Error::invalid_type(Unexpected::Seq, &"an object")),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        match self.0 {
+            Value::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        match self.0 {
+            Value::String(variant) => {
+                StringDeserializer::new(variant).deserialize_enum(name, variants, visitor)
+            }
+            Value::Object(fields) => MapAccessDeserializer::new(MapDeserializer::new(
+                fields.into_iter().map(|(name, value)| (name, Strict(value))),
+            ))
+            .deserialize_enum(name, variants, visitor),
+            other => other.deserialize_enum(name, variants, visitor),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct seq tuple tuple_struct map identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinfold_types::{
+        exec::ExecSpec,
+        workspace::{CreateWorkspace, UpdateWorkspace},
+    };
+
+    use super::*;
+
+    #[test]
+    fn an_array_is_not_an_object_wherever_it_stands() {
+        for text in ["[]", r#"{"limits":[null,null]}"#, r#"{"limits":[]}"#] {
+            let refused = parse::<CreateWorkspace>(text.as_bytes()).expect_err(text);
+            assert_eq!(refused.code, ErrorCode::InvalidBody, "{text}");
+            let refused = parse::<UpdateWorkspace>(text.as_bytes()).expect_err(text);
+            assert!(refused.message.contains("object"), "{}", refused.message);
+        }
+    }
+
+    #[test]
+    fn what_is_right_is_read_as_ever() {
+        for text in [
+            r#"{"name":"a","limits":{"memory_bytes":33554432},"env":{"A":"["},"labels":{}}"#,
+            r#"{"command":{"command":{"argv":["a","[","b"]},"background":true},"ttl_ms":null}"#,
+        ] {
+            let read: CreateWorkspace = parse(text.as_bytes()).expect(text);
+            assert_eq!(read, serde_json::from_str(text).expect(text));
+        }
+        let text = r#"{"command":{"argv":["sh"]},"env":{"A":"b"},"tty":{"rows":24,"cols":80}}"#;
+        let read: ExecSpec = parse(text.as_bytes()).expect(text);
+        assert_eq!(read, serde_json::from_str(text).expect(text));
+    }
+}
