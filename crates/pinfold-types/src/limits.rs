@@ -140,7 +140,7 @@ impl LimitKind {
             Self::Pids => (MIN_PIDS, 4 << 20),
             Self::Disk => (MIN_DISK_BYTES, 1 << 50),
             Self::Inodes => (64, 1 << 40),
-            Self::OpenFiles => (16, 1 << 20),
+            Self::OpenFiles => (64, 1 << 20),
             Self::Output => (1024, 1 << 40),
         }
     }
