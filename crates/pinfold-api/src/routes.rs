@@ -21,7 +21,7 @@ use axum::{
 };
 use http::HeaderName;
 use pinfold_auth::{
-    OPERATIONS, Operation, OperationInfo,
+    OPERATIONS, ObjectKind, Operation, OperationInfo,
     operation::{Method, Reply as Answer},
 };
 use pinfold_control::{Node, RateState, Service};
@@ -131,6 +131,10 @@ fn rated(mut reply: Response, rate: Option<RateState>) -> Response {
 /// prefers them, so this operation answers there too.
 pub(crate) fn beside(operation: &OperationInfo) -> BTreeSet<&'static str> {
     let Some(prefix) = operation.path.strip_suffix("{ref}") else { return BTreeSet::new() };
+    // Sessions have ids and no names.
+    if operation.object == ObjectKind::Session {
+        return BTreeSet::new();
+    }
     OPERATIONS
         .iter()
         .map(|other| other.path)

@@ -13,7 +13,14 @@ use crate::problem::PROBLEM_JSON;
 /// Statuses of failures that every operation shares: a malformed request, a caller that is not
 /// known or may not, a session that is not there, a head over its limits, a rate, a fault of ours, a
 /// wall or program that is missing, a time limit.
-const ALWAYS: &[u16] = &[400, 401, 403, 404, 413, 429, 500, 503, 504];
+const ALWAYS: &[u16] = &[400, 401, 403, 404, 413, 414, 429, 431, 500, 503, 504];
+
+/// What a connection answers by itself, before there is a request that could have an id: a target
+/// or headers over its own bounds, which are larger than those that 413 tells of.
+const BY_THE_CONNECTION: &[(u16, &str)] = &[
+    (414, "The target is longer than a connection takes (64 KiB). There is no document."),
+    (431, "The headers are larger or more than a connection takes. There is no document."),
+];
 
 /// Headers that tell a caller what is left of its rate.
 pub(super) const RATE: &[&str] = &["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"];
@@ -45,7 +52,9 @@ pub(super) fn of(operation: &OperationInfo, shape: &Shape) -> Vec<u16> {
 
 /// A reference to the reply with this status.
 pub(super) fn reference(status: u16) -> Value {
-    json!({ "$ref": format!("#/components/responses/Problem{status}") })
+    let bare = BY_THE_CONNECTION.iter().any(|(of, _)| *of == status);
+    let kind = if bare { "Refused" } else { "Problem" };
+    json!({ "$ref": format!("#/components/responses/{kind}{status}") })
 }
 
 /// Every reply of [`reference`]: the codes that have its status, in words.
@@ -77,7 +86,10 @@ pub(super) fn responses() -> Map<String, Value> {
         });
         (format!("Problem{status}"), document)
     };
-    statuses.into_iter().map(response).collect()
+    let bare = BY_THE_CONNECTION
+        .iter()
+        .map(|(status, words)| (format!("Refused{status}"), json!({ "description": words })));
+    statuses.into_iter().map(response).chain(bare).collect()
 }
 
 /// A reference to a header of [`headers`].

@@ -199,6 +199,8 @@ async fn methods_that_a_path_does_not_take_are_told_which_it_does() {
         ("PUT", "/api/v1/workspaces/fix", "get,head,patch,delete"),
         ("CONNECT", "/api/v1/server", "get,head"),
         ("BREW", "/api/v1/images/pull", "get,head,post,delete"),
+        // Sessions have ids and no names: none is called `adopt`.
+        ("DELETE", "/api/v1/sessions/adopt", "post"),
     ] {
         let answer = served.call(method, path).await;
         assert_eq!(answer.problem().code, E::MethodNotAllowed, "{method} {path}");
