@@ -75,7 +75,7 @@ soak: build ## the long tests: kill-test, 5,000 workspaces, the API; report in d
 
 .PHONY: schemathesis
 schemathesis: build ## the API against its own document, minutes long; not clean yet
-	$(CARGO) test $(LOCKED) -p system-tests --features schemathesis --test openapi
+	$(CARGO) test $(LOCKED) --workspace --features system-tests/schemathesis --test openapi -- --nocapture --test-threads=1
 
 .PHONY: conformance
 conformance: build ## the official MCP conformance runner, against /mcp and against fixtures
