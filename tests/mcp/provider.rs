@@ -243,6 +243,15 @@ fn only_tokens_of_the_provider_for_this_server_are_believed() {
     listed["scp"] = json!(["pinfold"]);
     let listed = provider.sign(&json!({}), &listed, "own");
     assert_eq!(status(address, &listed), 200);
+    // A session is its client's: the next token of the same client goes on with it, another's not.
+    let session = Web::new(address, &token).begin("2025-11-25");
+    let list = json!({"jsonrpc": "2.0", "id": 3, "method": "tools/list"});
+    let same = provider.sign(&header, &with("exp", json!(seconds() + 200)), "own");
+    let other = provider.sign(&header, &with("client_id", json!("other")), "own");
+    for (next, expected) in [(&same, 200), (&other, 404)] {
+        let headers = session.headers.replace(&token, next);
+        assert_eq!(Web::with_headers(address, headers).post(&list).status, expected);
+    }
     // Rights are only those of words that mean something.
     let nothing = provider.sign(&header, &with("scope", json!("openid email")), "own");
     assert_eq!(status(address, &nothing), 403);

@@ -74,6 +74,9 @@ pub struct TokenRecord {
     pub workspace: Option<WorkspaceId>,
     /// The only session that it may be used in.
     pub session: Option<SessionId>,
+    /// Of an access token: what a client was granted, which all tokens that follow each other have
+    /// in common.
+    pub grant: Option<String>,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
     /// When it was revoked.
@@ -182,6 +185,7 @@ mod tests {
             authority: Authority::all(),
             workspace: None,
             session: None,
+            grant: None,
             expires_at: None,
             revoked_at: None,
         }

@@ -220,6 +220,7 @@ mod tests {
             authority,
             workspace,
             session: None,
+            grant: None,
             expires_at: None,
             revoked_at: None,
         };

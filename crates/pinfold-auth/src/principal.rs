@@ -98,6 +98,7 @@ struct Inner {
     fingerprint: Option<String>,
     expires_at: Option<Timestamp>,
     session: Option<SessionId>,
+    grant: Option<String>,
     authority: Authority,
 }
 
@@ -112,6 +113,7 @@ impl Principal {
             fingerprint: None,
             expires_at: None,
             session: None,
+            grant: None,
             authority: Authority::all(),
         };
         Self { inner: Arc::new(inner) }
@@ -128,6 +130,7 @@ impl Principal {
             fingerprint: Some(record.hash.fingerprint()),
             expires_at: record.expires_at,
             session: record.session,
+            grant: record.grant.clone(),
             authority: record.authority.clone(),
         };
         Self { inner: Arc::new(inner) }
@@ -171,6 +174,12 @@ impl Principal {
     /// The only session that the credential may be used in.
     pub fn session(&self) -> Option<SessionId> {
         self.inner.session
+    }
+
+    /// What a client of MCP over HTTP was granted: tokens that follow each other have it in common,
+    /// and those of two clients do not.
+    pub fn grant(&self) -> Option<&str> {
+        self.inner.grant.as_deref()
     }
 
     /// What the credential may.

@@ -207,6 +207,7 @@ mod tests {
             authority: Authority { scopes, ..Authority::all() },
             workspace: None,
             session: None,
+            grant: None,
             expires_at: None,
             revoked_at: None,
         };

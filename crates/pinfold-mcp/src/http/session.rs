@@ -31,8 +31,10 @@ const ID_BYTES: usize = 32;
 pub(crate) struct Owner {
     principal: PrincipalId,
     class: CredentialClass,
-    /// An access token of OAuth is replaced by the next every few minutes, in the same session.
+    /// An access token of OAuth is replaced by the next every few minutes, in the same session:
+    /// there it is what the client was granted that stays.
     token: Option<TokenId>,
+    grant: Option<String>,
 }
 
 impl Owner {
@@ -40,7 +42,8 @@ impl Owner {
         let principal = caller.principal();
         let class = principal.class();
         let token = principal.token().filter(|_| class != CredentialClass::Mcp);
-        Self { principal: principal.id(), class, token }
+        let grant = principal.grant().map(str::to_owned);
+        Self { principal: principal.id(), class, token, grant }
     }
 
     pub(crate) const fn principal(&self) -> PrincipalId {

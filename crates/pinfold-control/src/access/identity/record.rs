@@ -194,6 +194,8 @@ impl Entry {
 pub(super) fn entry(id: TokenId, body: TokenBody) -> Result<Entry> {
     let hash = unhex(&body.hash)
         .ok_or_else(|| Error::internal(format!("the record of token {id} has no usable hash")))?;
+    let client = body.vouched.as_ref().and_then(|of| of.client.as_deref()).unwrap_or_default();
+    let grant = body.parent.filter(|_| body.class == CredentialClass::Mcp);
     let record = TokenRecord {
         id,
         class: body.class,
@@ -208,6 +210,7 @@ pub(super) fn entry(id: TokenId, body: TokenBody) -> Result<Entry> {
         },
         workspace: body.own.map(|(workspace, _)| workspace),
         session: body.session,
+        grant: grant.map(|grant| format!("{grant} {client}")),
         expires_at: body.expires_at,
         revoked_at: body.revoked_at,
     };
