@@ -72,7 +72,7 @@ impl First {
             Self::Terminal => {
                 let made = make(service).await?;
                 output.note("nobody had a token yet; this one is shown only now:\n");
-                output.note(format!("    {}\n", made.token));
+                output.note(format!("    {}\n", text(&made)?));
                 made.info.id
             }
             Self::File(path) => {
@@ -81,7 +81,7 @@ impl First {
                 let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
                 let mut file = file.map_err(failed)?;
                 let made = make(service).await?;
-                writeln!(file, "{}", made.token).map_err(failed)?;
+                writeln!(file, "{}", text(&made)?).map_err(failed)?;
                 file.sync_all().map_err(failed)?;
                 output.note(format!("the first token is in {}", path.display()));
                 made.info.id
@@ -91,6 +91,11 @@ impl First {
         tracing::info!(%id, "the first token was made");
         Ok(())
     }
+}
+
+/// Its text, which is there when it was just made.
+fn text(made: &NewToken) -> Result<&str> {
+    made.token.as_deref().ok_or_else(|| Error::internal("a new token came without its text"))
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Error {
