@@ -58,7 +58,9 @@ fn every_configuration_key_is_documented_with_its_default() {
     for row in &rows {
         let name = row.first().map_or("", String::as_str);
         let is_key = row.len() == 3 && name.contains('.') && !name.contains(' ');
-        let table = ["images.registries.", "oauth.hosts.", "oidc.hosts.", "oidc.scopes."].iter().any(|of| name.starts_with(of));
+        let table = ["images.registries.", "oauth.hosts.", "oidc.hosts.", "oidc.scopes."]
+            .iter()
+            .any(|of| name.starts_with(of));
         if is_key && !table {
             assert!(keys.iter().any(|(key, _)| key == name), "{name} is not a key");
         }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -18,8 +19,19 @@ use testkit::{Server, ServerOptions};
 const EXAMPLES: &str = "2";
 /// Where randomness begins in an ordinary run.
 const SEED: &str = "7";
-/// No stream of events may keep a case waiting: each ends by age.
-const CONFIG: &str = "[rates.tokens]\n[streams]\nmax_age_ms = 500\n";
+/// No rate holds a case back, and no stream of events keeps one waiting: each ends by age.
+fn config() -> String {
+    let mut config = "[streams]\nmax_age_ms = 500\n".to_owned();
+    for whose in ["tokens", "global"] {
+        writeln!(config, "[rates.{whose}]").expect("a text");
+        for class in ["create", "exec", "default", "login", "stream"] {
+            let rate = "{ per_second = 1000000, burst = 1000000 }";
+            writeln!(config, "{class} = {rate}").expect("a text");
+        }
+    }
+    config
+}
+
 /// Operations that no case gets as far as: a WebSocket begins with a handshake that schemathesis
 /// cannot make.
 const NEVER: [&str; 6] =
@@ -55,7 +67,7 @@ type Counts = BTreeMap<String, BTreeMap<String, u64>>;
 impl Fixture {
     fn new() -> Self {
         let server = Server::with(ServerOptions {
-            config: CONFIG.to_owned(),
+            config: config(),
             listen: vec!["127.0.0.1:0".to_owned()],
             ..ServerOptions::default()
         });
@@ -69,7 +81,8 @@ impl Fixture {
         let snapshot = make("workspaces/fixture/snapshots", json!({}));
         let other = make("workspaces/victim/snapshots", json!({}));
         let session = make("sessions", json!({ "client": "schemathesis" }));
-        let token = make("tokens", json!({ "name": "fixture", "same_principal": true }));
+        let token =
+            make("tokens", json!({ "name": "fixture", "same_principal": true, "reach": "all" }));
         let busy = json!({ "command": { "shell": BUSY }, "background": true });
         let exec = make("workspaces/fixture/execs", busy);
         let objects = json!({
@@ -108,7 +121,8 @@ impl Fixture {
             .arg("--config-file")
             .arg(here.join("schemathesis.toml"))
             .args(["run", "openapi.json", "--url", &url])
-            .args(["--checks", "all", "--request-timeout", "60", "--no-color"])
+            // Every check is on unless the configuration says otherwise; asked for here, none could be.
+            .args(["--request-timeout", "60", "--no-color"])
             .args(["--seed", &std::env::var("PINFOLD_SEED").unwrap_or_else(|_| SEED.to_owned())])
             .args(["--max-examples", long.as_deref().unwrap_or(EXAMPLES), "--phases", phases])
             .args(words)

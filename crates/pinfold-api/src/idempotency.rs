@@ -146,11 +146,12 @@ pub(crate) async fn layer(State(keys): State<Keys>, request: Request, next: Next
     let Some(key) = request.headers().get(KEY).filter(|_| acts) else {
         return next.run(request).await;
     };
-    let readable = key.len() <= MAX_KEY_BYTES && !key.is_empty();
+    let readable =
+        (1..=MAX_KEY_BYTES).contains(&key.len()) && key.as_bytes().iter().all(u8::is_ascii_graphic);
     let Some(key) = key.to_str().ok().filter(|_| readable).map(str::to_owned) else {
         return Failure(Error::new(
             ErrorCode::InvalidArgument,
-            format!("an Idempotency-Key has 1 to {MAX_KEY_BYTES} printable ASCII characters"),
+            format!("an Idempotency-Key has 1 to {MAX_KEY_BYTES} visible ASCII characters"),
         ))
         .into_response();
     };

@@ -26,6 +26,8 @@ async fn every_wrong_request_has_its_own_answer() {
         ("GET", "/api/v1/images/A", None, E::InvalidName, "\"A\""),
         ("GET", &long, None, E::TooLarge, "path"),
         ("GET", "/api/v1/workspaces?limit=0", None, E::InvalidArgument, "limit"),
+        ("GET", "/api/v1/audit?limit=0", None, E::InvalidArgument, "limit"),
+        ("GET", "/api/v1/audit/export?limit=1001", None, E::InvalidArgument, "limit"),
         ("GET", "/api/v1/workspaces?limit=x", None, E::InvalidArgument, "limit"),
         ("GET", "/api/v1/workspaces?cursor=x", None, E::InvalidArgument, "cursor"),
         ("GET", "/api/v1/workspaces?colour=red", None, E::InvalidArgument, "colour"),

@@ -38,7 +38,7 @@ async fn a_key_belongs_to_one_request() {
     let other = create(&served, "k", r#"{"name":"a"}"#).await;
     assert_eq!(other.problem().code, E::Unprocessable);
     let long = "x".repeat(256);
-    for bad in ["", "a\u{e9}", long.as_str()] {
+    for bad in ["", "a\u{e9}", "a b", "a\tb", long.as_str()] {
         assert_eq!(create(&served, bad, "{}").await.problem().code, E::InvalidArgument, "{bad:?}");
     }
 }

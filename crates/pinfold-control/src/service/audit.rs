@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use pinfold_auth::{Grant, ops};
 use pinfold_store::audit::{AuditLog, AuditRecord, VerifyError};
 use pinfold_types::{
-    Error, Result,
+    Error, ErrorCode, Result,
     access::{AuditEntry, AuditQuery, AuditVerdict},
 };
 
@@ -16,6 +16,14 @@ const DEFAULT_RECORDS: u32 = 100;
 /// Most records in an answer.
 const MAX_RECORDS: u32 = 1000;
 
+fn check(query: &AuditQuery) -> Result<()> {
+    if query.limit.is_none_or(|limit| (1..=MAX_RECORDS).contains(&limit)) {
+        return Ok(());
+    }
+    let why = format!("limit must be 1 to {MAX_RECORDS} records");
+    Err(Error::new(ErrorCode::InvalidArgument, why).hint("read on from a later number: from"))
+}
+
 impl<N: Node> Service<N> {
     /// Records from a number on, or the last ones.
     pub async fn audit_records(
@@ -23,8 +31,9 @@ impl<N: Node> Service<N> {
         grant: Grant<ops::AuditList>,
         query: &AuditQuery,
     ) -> Result<Vec<AuditEntry>> {
+        check(query)?;
         let call = self.enter(grant)?;
-        let limit = query.limit.unwrap_or(DEFAULT_RECORDS).clamp(1, MAX_RECORDS);
+        let limit = query.limit.unwrap_or(DEFAULT_RECORDS);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let from = query.from;
         let read = self
@@ -66,6 +75,7 @@ impl<N: Node> Service<N> {
         grant: Grant<ops::AuditExport>,
         query: &AuditQuery,
     ) -> Result<Tracked<ByteStream>> {
+        check(query)?;
         let call = self.enter(grant)?;
         let log = self.inner.events.audit().clone();
         let (from, last) = (query.from.unwrap_or(1).max(1), log.last());
