@@ -5,24 +5,24 @@ pub(crate) mod identity;
 pub(crate) mod links;
 pub(crate) mod oauth;
 pub(crate) mod oidc;
+pub(crate) mod outside;
 pub(crate) mod quota;
 pub(crate) mod rates;
 pub(crate) mod sessions;
 pub(crate) mod tickets;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use pinfold_auth::{
     Authenticator, Authorizer, Caller, Facts, Grant, ObjectKind, ObjectRef, Operation,
     PeerCredentials, Principal, PrincipalKind, Surface, TokenKey, unauthenticated, unseen,
 };
-use pinfold_egress::{Client, EgressConfig, Exception};
 use pinfold_store::Store;
 use pinfold_types::{
     Error, ErrorCode, PrincipalId, Result, SessionId, TokenId, WorkspaceId,
     access::{Holder, NewToken, Reach, SessionState},
-    config::{Config, LoginConfig, OutsideHost},
+    config::{Config, LoginConfig},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -207,19 +207,6 @@ impl Access {
         let principal = principal.filter(|id| *id != owner);
         Holder { principal, session: caller.session(), ticket: 0 }
     }
-}
-
-/// A client for what lies outside, which reaches these hosts too.
-fn outside(hosts: &BTreeMap<String, OutsideHost>) -> Client {
-    let exceptions = hosts.iter().map(|(host, outside)| {
-        let exception = Exception {
-            allow_private: outside.allow_private,
-            plain_http: false,
-            ca_file: outside.ca_file.clone(),
-        };
-        (host.to_ascii_lowercase(), exception)
-    });
-    Client::new(EgressConfig { exceptions: exceptions.collect() })
 }
 
 impl<N: Node> Service<N> {

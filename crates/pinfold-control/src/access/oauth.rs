@@ -15,6 +15,7 @@ use pinfold_types::{
 };
 
 use self::{clients::Clients, documents::Documents, pending::Waiting};
+use super::outside::Outside;
 
 /// What the authorization server works with.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl Oauth {
         owner: PrincipalId,
         store: Store,
     ) -> Result<Self> {
-        let outside = super::outside(&config.hosts);
+        let outside = Outside::new(&config.hosts);
         Ok(Self {
             clients: Clients::open(store).await?,
             documents: Documents::new(outside),

@@ -18,7 +18,7 @@ use pinfold_auth::{ForeignToken, ScopeSet};
 use pinfold_types::{Error, ErrorCode, Result, config::OidcConfig};
 
 use self::{claims::Meant, keys::Keys};
-use super::{identity::Vouched, oauth::scopes::offered};
+use super::{identity::Vouched, oauth::scopes::offered, outside::Outside};
 
 /// How far the clocks of others may be off (RFC 7519 §4.1.4).
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ impl Oidc {
             issuer: issuer.clone(),
             resource: config.resource.clone(),
             scopes: meanings,
-            keys: Keys::new(issuer.clone(), super::outside(&config.hosts)),
+            keys: Keys::new(issuer.clone(), Outside::new(&config.hosts)),
         }))
     }
 
@@ -69,7 +69,7 @@ impl Oidc {
     /// What a client asks the provider for, to be able to ask for everything.
     pub(crate) fn offered(&self) -> Vec<String> {
         if self.scopes.is_empty() {
-            return offered().patterns().map(str::to_owned).collect();
+            return offered().names();
         }
         self.scopes.keys().cloned().collect()
     }

@@ -7,23 +7,16 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use pinfold_egress::Limits;
 use pinfold_types::{Error, ErrorCode, Result, name::excerpt};
 use serde::Deserialize;
 use tokio::{sync::Semaphore, time::Instant};
 use url::Url;
 
 use super::{Client, clients::check_redirects, shown_name};
+use crate::access::outside::Outside;
 
-/// Bounds of one fetch. A redirect would be another id.
-const LIMITS: Limits = Limits {
-    max_bytes: 32 << 10,
-    redirects: 0,
-    connect: Duration::from_secs(5),
-    idle: Duration::from_secs(5),
-    total: Duration::from_secs(10),
-};
+/// Largest document.
+const MAX_BYTES: u64 = 32 << 10;
 /// How long a document is believed.
 const FRESH: Duration = Duration::from_mins(10);
 /// How long a failure is remembered.
@@ -38,7 +31,7 @@ const MAX_ID_BYTES: usize = 1024;
 /// Documents of clients.
 #[derive(Debug)]
 pub(crate) struct Documents {
-    outside: pinfold_egress::Client,
+    outside: Outside,
     known: Mutex<HashMap<String, Known>>,
     places: Semaphore,
 }
@@ -66,7 +59,7 @@ pub(crate) fn is_document(id: &str) -> bool {
 }
 
 impl Documents {
-    pub(crate) fn new(outside: pinfold_egress::Client) -> Self {
+    pub(crate) fn new(outside: Outside) -> Self {
         Self { outside, known: Mutex::default(), places: Semaphore::new(AT_ONCE) }
     }
 
@@ -84,7 +77,8 @@ impl Documents {
             error.retry_after_ms = Some(1000);
             return Err(error);
         };
-        let client = self.fetch(id).await.and_then(|text| read(id, &host, &text, schemes));
+        let client = self.outside.document(id, MAX_BYTES, |why| bad(id, why)).await;
+        let client = client.and_then(|text| read(id, &host, &text, schemes));
         let life = if client.is_ok() { FRESH } else { FAILED };
         let mut known = self.lock();
         let now = Instant::now();
@@ -101,16 +95,6 @@ impl Documents {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn fetch(&self, id: &str) -> Result<Vec<u8>> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        let mut answer = self.outside.get(id, headers, &LIMITS).await?;
-        if answer.status != StatusCode::OK {
-            return Err(bad(id, &format!("it is answered with {}", answer.status)));
-        }
-        Ok(answer.body.bytes().await?)
     }
 }
 
@@ -168,6 +152,8 @@ fn read(id: &str, host: &str, text: &[u8], schemes: &[String]) -> Result<Client>
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     const ID: &str = "https://app.example/client.json";
@@ -217,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_guard_refuses_is_refused() {
-        let outside = pinfold_egress::Client::new(pinfold_egress::EgressConfig::default());
+        let outside = Outside::new(&BTreeMap::new());
         let documents = Documents::new(outside);
         for id in ["https://127.0.0.1/c", "https://localhost/c", "https://169.254.169.254/c"] {
             let refused = documents.find(id, &[]).await.expect_err("refused");

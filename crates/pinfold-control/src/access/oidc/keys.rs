@@ -2,27 +2,20 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jsonwebtoken::{
     DecodingKey, Header, decode_header,
     jwk::{Jwk, JwkSet, KeyAlgorithm, KeyOperations, PublicKeyUse},
 };
 use pinfold_auth::{ForeignToken, unauthenticated};
-use pinfold_egress::{Client, Limits};
 use pinfold_types::{Error, ErrorCode, Result};
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::claims::ALGORITHMS;
+use crate::access::outside::Outside;
 
-/// Bounds of one fetch.
-const LIMITS: Limits = Limits {
-    max_bytes: 256 << 10,
-    redirects: 0,
-    connect: Duration::from_secs(5),
-    idle: Duration::from_secs(5),
-    total: Duration::from_secs(10),
-};
+/// Largest document.
+const MAX_BYTES: u64 = 256 << 10;
 /// How long keys are believed without another look: a key that is withdrawn is withdrawn after
 /// this at the latest, while the provider can be reached.
 const FRESH: Duration = Duration::from_mins(10);
@@ -37,7 +30,7 @@ const MOST: usize = 64;
 #[derive(Debug)]
 pub(super) struct Keys {
     issuer: String,
-    outside: Client,
+    outside: Outside,
     held: Mutex<Held>,
 }
 
@@ -56,7 +49,7 @@ struct Metadata {
 }
 
 impl Keys {
-    pub(super) fn new(issuer: String, outside: Client) -> Self {
+    pub(super) fn new(issuer: String, outside: Outside) -> Self {
         Self { issuer, outside, held: Mutex::default() }
     }
 
@@ -133,14 +126,9 @@ impl Keys {
     }
 
     async fn json<T: DeserializeOwned>(&self, url: &str) -> Result<T> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        let mut answer = self.outside.get(url, headers, &LIMITS).await?;
-        if answer.status != StatusCode::OK {
-            return Err(self.bad(&format!("{url} is answered with {}", answer.status)));
-        }
-        let body = answer.body.bytes().await?;
-        serde_json::from_slice(&body).map_err(|error| self.bad(&format!("{url}: {error}")))
+        let bad = |why: &str| self.bad(&format!("{url}: {why}"));
+        let body = self.outside.document(url, MAX_BYTES, bad).await?;
+        serde_json::from_slice(&body).map_err(|error| bad(&error.to_string()))
     }
 
     fn bad(&self, why: &str) -> Error {
