@@ -96,9 +96,25 @@ impl ScopeSet {
         self.patterns.iter().map(String::as_str)
     }
 
+    /// The patterns as a list, sorted, as they are recorded and listed.
+    pub fn names(&self) -> Vec<String> {
+        self.patterns.iter().cloned().collect()
+    }
+
     /// Whether nothing is allowed.
     pub const fn is_empty(&self) -> bool {
         self.bits == 0
+    }
+}
+
+/// With spaces between (RFC 6749 §3.3).
+impl fmt::Display for ScopeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, pattern) in self.patterns().enumerate() {
+            let space = if place == 0 { "" } else { " " };
+            write!(f, "{space}{pattern}")?;
+        }
+        Ok(())
     }
 }
 

@@ -45,6 +45,14 @@ struct Tables {
 }
 
 impl Tables {
+    /// Forgets a token, and ends what streams it still has.
+    fn forget(&mut self, id: TokenId) -> Change {
+        if let Some(entry) = self.tokens.remove(&id) {
+            entry.ended.cancel();
+        }
+        Change::DeleteRecord { kind: TOKEN, id: id.to_string() }
+    }
+
     fn has_room(&self) -> Result<()> {
         if self.tokens.len() < MAX_TOKENS {
             return Ok(());
@@ -186,14 +194,9 @@ impl Identity {
             .filter(|(_, entry)| entry.is_old(now))
             .map(|(id, _)| *id)
             .collect();
-        for id in &old {
-            tables.tokens.remove(id);
-        }
+        let changes = old.into_iter().map(|id| tables.forget(id)).collect();
         tables.has_room()?;
-        Ok(old
-            .into_iter()
-            .map(|id| Change::DeleteRecord { kind: TOKEN, id: id.to_string() })
-            .collect())
+        Ok(changes)
     }
 
     /// Every token that `sees` lets through, oldest first.

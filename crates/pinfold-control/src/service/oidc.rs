@@ -30,7 +30,7 @@ impl<N: Node> Service<N> {
     pub fn scopes_to_ask_for(&self) -> Vec<String> {
         match self.access().oidc() {
             Some(oidc) => oidc.offered(),
-            None => offered().patterns().map(str::to_owned).collect(),
+            None => offered().names(),
         }
     }
 
@@ -77,8 +77,7 @@ impl<N: Node> Service<N> {
             event.principal = info.principal.to_string();
             event.credential = Some(info.fingerprint.clone());
             event.made = vec![info.id.to_string()];
-            let asked = scopes.patterns().collect::<Vec<_>>().join(" ");
-            let detail = [("client", client), ("asked", asked)];
+            let detail = [("client", client), ("asked", scopes.to_string())];
             event.detail.extend(detail.map(|(name, value)| (name.to_owned(), value)));
         });
         event.await

@@ -29,7 +29,7 @@ impl<N: Node> Service<N> {
             principal: principal.id(),
             name: principal.name().to_owned(),
             kind: principal.kind().as_str().to_owned(),
-            scopes: principal.authority().scopes.patterns().map(str::to_owned).collect(),
+            scopes: principal.authority().scopes.names(),
             reach: principal.authority().reach,
             token: principal.token(),
             session: call.caller().session(),

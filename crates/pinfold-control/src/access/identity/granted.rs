@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Identity, TOKEN, Tables,
-    record::{Entry, GrantBody, TokenBody, entry, hex, info, lasting, put, unhex, words},
+    record::{Entry, GrantBody, TokenBody, entry, hex, info, lasting, put, unhex},
 };
 
 /// How long a code stands (RFC 6749 §4.1.2 asks for ten minutes at most).
@@ -318,7 +318,7 @@ impl Identity {
             class: CredentialClass::Mcp,
             hash: hex(self.authenticator.hash(&access).as_bytes()),
             parent: Some(grant),
-            scopes: words(&scopes),
+            scopes: scopes.names(),
             created_at: now,
             expires_at: Some(end),
             idle_ms: None,
@@ -444,12 +444,7 @@ fn make_room(tables: &mut Tables, grant: TokenId, now: Timestamp) -> Result<Vec<
     own.sort_unstable_by_key(|(id, entry)| (entry.stands(now), *id));
     let standing = own.iter().filter(|(_, entry)| entry.stands(now)).count();
     let gone = own.len() - standing + (standing + 1).saturating_sub(MOST_ACCESS);
-    let mut changes = Vec::new();
-    for (id, entry) in own.into_iter().take(gone) {
-        entry.ended.cancel();
-        tables.tokens.remove(&id);
-        changes.push(Change::DeleteRecord { kind: TOKEN, id: id.to_string() });
-    }
+    let changes = own.into_iter().take(gone).map(|(id, _)| tables.forget(id)).collect();
     tables.has_room()?;
     Ok(changes)
 }

@@ -89,7 +89,7 @@ impl TokenBody {
             principal,
             maker: principal,
             parent: None,
-            scopes: words(&authority.scopes),
+            scopes: authority.scopes.names(),
             reach: authority.reach,
             workspaces: authority.workspaces,
             own: None,
@@ -103,11 +103,6 @@ impl TokenBody {
             vouched: None,
         }
     }
-}
-
-/// Scopes as they are recorded.
-pub(super) fn words(scopes: &ScopeSet) -> Vec<String> {
-    scopes.patterns().map(str::to_owned).collect()
 }
 
 /// A time of the configuration, in milliseconds.

@@ -13,7 +13,7 @@ use pinfold_store::Change;
 use pinfold_types::{Error, ErrorCode, Result, TokenId, access::TokenInfo, name::excerpt};
 
 use super::{
-    Identity, TOKEN, Tables,
+    Identity, Tables,
     record::{Entry, TokenBody, VouchedBody, entry, info},
 };
 
@@ -155,11 +155,5 @@ fn make_room(tables: &mut Tables, person: TokenId, now: Timestamp) -> Result<Vec
             Error::new(ErrorCode::QuotaExceeded, full).hint("come back when they have")
         })?);
     }
-    let mut changes = Vec::new();
-    for (id, entry) in gone {
-        entry.ended.cancel();
-        tables.tokens.remove(&id);
-        changes.push(Change::DeleteRecord { kind: TOKEN, id: id.to_string() });
-    }
-    Ok(changes)
+    Ok(gone.into_iter().map(|(id, _)| tables.forget(id)).collect())
 }

@@ -111,7 +111,7 @@ impl<N: Node> Service<N> {
             let detail = [
                 ("name", wish.client.name.clone()),
                 ("back_to", redirect::place(&wish.redirect)),
-                ("asked", wish.scopes.patterns().collect::<Vec<_>>().join(" ")),
+                ("asked", wish.scopes.to_string()),
             ];
             event.detail.extend(detail.map(|(name, value)| (name.to_owned(), value)));
         });

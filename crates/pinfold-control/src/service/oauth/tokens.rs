@@ -113,7 +113,7 @@ impl<N: Node> Service<N> {
             access_token: access.to_string(),
             refresh_token: refresh.to_string(),
             expires_in_s: expires_in.as_secs(),
-            scope: scopes.patterns().collect::<Vec<_>>().join(" "),
+            scope: scopes.to_string(),
         })
     }
 
