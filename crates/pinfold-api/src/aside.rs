@@ -30,7 +30,8 @@ const CONNECTION: Duration = Duration::from_mins(2);
 /// A request's head must be complete this soon.
 const HEAD_WAIT: Duration = Duration::from_secs(5);
 
-const PLAIN: &str = "text/plain; charset=utf-8";
+/// The type of a short text.
+pub(crate) const PLAIN: &str = "text/plain; charset=utf-8";
 
 type Answering = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 /// Answers one request.

@@ -34,10 +34,7 @@ pub(crate) async fn layer<N: Node>(
     next: Next,
 ) -> Response {
     let access = service.access();
-    let taken = match foreign(&request) {
-        Ok(foreign) => taken_in(&service, foreign).await,
-        Err(error) => Err(error),
-    };
+    let taken = taken_in(&service, &mut request).await;
     let identified = taken.and_then(|()| take_ticket(&mut request));
     let identified = identified.and_then(|ticket| identify(access, &request, ticket.as_deref()));
     match identified {
@@ -67,29 +64,16 @@ pub(crate) async fn layer<N: Node>(
     }
 }
 
-/// Has a token of an external provider verified when it is new.
-async fn taken_in<N: Node>(service: &Service<N>, foreign: Option<Foreign>) -> Result<()> {
-    let Some(Foreign { text, surface, called, visitor }) = foreign else { return Ok(()) };
-    service.take_in(&text, surface, &called, &visitor).await
-}
-
-/// A token that another provider may have given, as it came.
-struct Foreign {
-    text: String,
-    surface: Surface,
-    /// What `/mcp` was called.
-    called: String,
-    visitor: Visitor,
-}
-
-fn foreign(request: &Request) -> Result<Option<Foreign>> {
-    let Some(token) = bearer(request)?.and_then(ForeignToken::of) else { return Ok(None) };
+/// Has a token that another provider may have given verified when it is new.
+async fn taken_in<N: Node>(service: &Service<N>, request: &mut Request) -> Result<()> {
+    let Some(token) = bearer(request)?.and_then(ForeignToken::of) else { return Ok(()) };
+    let text = token.text().to_owned();
     let (surface, address) = whence(request);
     let id = request.extensions().get::<RequestId>().copied();
     let visitor = Visitor::new(address, id.unwrap_or_else(RequestId::generate));
     let origin = request.extensions().get::<Called>().map(|called| called.origin.to_string());
-    let called = format!("{}/mcp", origin.unwrap_or_default());
-    Ok(Some(Foreign { text: token.text().to_owned(), surface, called, visitor }))
+    let mcp = format!("{}/mcp", origin.unwrap_or_default());
+    service.take_in(&text, surface, &mcp, &visitor).await
 }
 
 /// On MCP: where a client learns how to get what the request lacks (RFC 9728 §5.1). Elsewhere the

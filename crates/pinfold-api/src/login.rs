@@ -185,10 +185,8 @@ async fn account<N: Node>(State(service): State<Service<N>>, request: Request) -
                 return see(&format!("{at}/login"));
             };
             let principal = caller.principal();
-            let (id, scopes) = (
-                principal.id().to_string(),
-                principal.authority().scopes.patterns().collect::<Vec<_>>().join(" "),
-            );
+            let (id, scopes) =
+                (principal.id().to_string(), principal.authority().scopes.to_string());
             let mut page = Page::new("Pinfold")
                 .text("This browser is signed in.")
                 .facts(&[("You are", &id), ("You may", &scopes)])

@@ -9,11 +9,13 @@ use pinfold_types::{Error, ErrorCode, Result, config::ProfilingConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::aside::{Answer, Aside, say};
+use crate::{
+    aside::{Answer, Aside, PLAIN, say},
+    reply,
+};
 
 /// Seconds of a profile where none are asked for.
 const SECONDS: u64 = 30;
-const PLAIN: &str = "text/plain; charset=utf-8";
 const INDEX: &str = "\
 /debug/pprof/profile?seconds=30   CPU profile, 1 to 60 seconds, pprof's format
 /debug/runtime                    async runtime and memory, JSON
@@ -107,10 +109,9 @@ async fn answer<B>(request: &Request<B>, profiles: &Profiles) -> Response<Full<B
         if error.code == ErrorCode::Internal {
             tracing::error!(cause = error.internal, "a profile failed");
         }
-        let status = StatusCode::from_u16(error.code.http_status());
         let hint = error.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
         let text = format!("{}{hint}\n", error.message);
-        say(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), text, PLAIN)
+        say(reply::status(error.code.http_status()), text, PLAIN)
     })
 }
 

@@ -17,10 +17,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{Facts, Metrics};
-use crate::aside::{Answer, Aside, say};
+use crate::aside::{Answer, Aside, PLAIN, say};
 
 /// Where it answers when nobody says otherwise.
 const DEFAULT: &str = "127.0.0.1:9090";
+
 /// Looks at the server when the numbers are asked for.
 pub type Look = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Facts> + Send>> + Send + Sync>;
 
@@ -128,18 +129,17 @@ impl MetricsServer {
 }
 
 async fn answer<B>(request: &Request<B>, metrics: &Metrics, look: &Look) -> Response<Full<Bytes>> {
-    let plain = "text/plain; charset=utf-8";
     if request.uri().path() != "/metrics" {
-        return say(StatusCode::NOT_FOUND, "only /metrics is here\n", plain);
+        return say(StatusCode::NOT_FOUND, "only /metrics is here\n", PLAIN);
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return say(StatusCode::METHOD_NOT_ALLOWED, "metrics are only read\n", plain);
+        return say(StatusCode::METHOD_NOT_ALLOWED, "metrics are only read\n", PLAIN);
     }
     match metrics.render(&look().await) {
         Ok(text) => say(StatusCode::OK, text, "text/plain; version=0.0.4; charset=utf-8"),
         Err(error) => {
             tracing::error!(cause = error.internal, "metrics could not be written");
-            say(StatusCode::INTERNAL_SERVER_ERROR, "see the server's log\n", plain)
+            say(StatusCode::INTERNAL_SERVER_ERROR, "see the server's log\n", PLAIN)
         }
     }
 }
