@@ -60,10 +60,11 @@ impl First {
         }
         let seen = !args.on_demand && !output.quiet() && !output.json();
         let shown = seen && io::stderr().is_terminal();
-        if shown && tcp::check_credentials(addresses, false).is_err() {
-            return Ok(Some(Self::Terminal));
+        match tcp::check_credentials(addresses, false) {
+            Ok(()) => Ok(None),
+            Err(_) if shown => Ok(Some(Self::Terminal)),
+            Err(error) => Err(error),
         }
-        tcp::check_credentials(addresses, false).map(|()| None)
     }
 
     /// Makes it, and gives it away.
