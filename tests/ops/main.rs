@@ -5,4 +5,5 @@ mod first_token;
 mod logs;
 mod metrics;
 mod profiling;
+mod traces;
 mod wire;

@@ -14,7 +14,7 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use pinfold_auth::{Caller, ForeignToken, Principal, PrincipalKind, Surface, unauthenticated};
 use pinfold_control::{Access, Node, Service, Visitor};
-use pinfold_types::{Error, ErrorCode, RequestId, Result, SessionId};
+use pinfold_types::{Error, ErrorCode, RequestId, Result, SessionId, spans};
 
 use crate::{
     listen::Peer,
@@ -44,6 +44,7 @@ pub(crate) async fn layer<N: Node>(
             if let Some(guard) = request.extensions_mut().get_mut::<StreamGuard>() {
                 guard.ends_with(ended);
             }
+            tell(&caller, request.headers());
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
@@ -74,6 +75,23 @@ async fn taken_in<N: Node>(service: &Service<N>, request: &mut Request) -> Resul
     let origin = request.extensions().get::<Called>().map(|called| called.origin.to_string());
     let mcp = format!("{}/mcp", origin.unwrap_or_default());
     service.take_in(&text, surface, &mcp, &visitor).await
+}
+
+/// Says in the request's span who calls, and of which trace it is a part. What strangers say of
+/// traces is not looked at.
+fn tell(caller: &Caller, headers: &HeaderMap) {
+    let span = tracing::Span::current();
+    if span.is_disabled() {
+        return;
+    }
+    let principal = caller.principal();
+    span.record("principal.id", tracing::field::display(principal.id()));
+    span.record("principal.kind", principal.kind().as_str());
+    let mut contexts = headers.get_all(spans::TRACEPARENT).iter();
+    let context = contexts.next().and_then(|value| value.to_str().ok());
+    if let Some(context) = context.filter(|text| text.len() <= 128 && contexts.next().is_none()) {
+        span.record(spans::TRACEPARENT, context);
+    }
 }
 
 /// On MCP: where a client learns how to get what the request lacks (RFC 9728 §5.1). Elsewhere the

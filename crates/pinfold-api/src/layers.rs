@@ -8,11 +8,12 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pinfold_types::{
     Error, ErrorCode, RequestId,
     config::{Host, split_port},
 };
+use tracing::{Instrument, field::Empty};
 
 use crate::{
     listen::Peer,
@@ -51,6 +52,20 @@ pub(crate) async fn frame(
     let measured = metrics.begin(&method, route, connection);
     request.extensions_mut().insert(id);
     request.extensions_mut().insert(metrics);
+    let span = tracing::debug_span!(
+        target: pinfold_types::spans::TARGET,
+        "request",
+        operation = measured.operation(),
+        surface = measured.surface(),
+        request.id = %id,
+        http.request.method = method_word(&method),
+        http.response.status_code = Empty,
+        principal.id = Empty,
+        principal.kind = Empty,
+        outcome = Empty,
+        error.code = Empty,
+        traceparent = Empty,
+    );
     let mut response = if target > MAX_TARGET_BYTES {
         let message = format!("the path is longer than {MAX_TARGET_BYTES} bytes");
         Failure(Error::new(ErrorCode::TooLarge, message)).into_response()
@@ -58,13 +73,19 @@ pub(crate) async fn frame(
         let message = format!("the headers are larger than {MAX_HEADER_BYTES} bytes");
         Failure(Error::new(ErrorCode::TooLarge, message)).into_response()
     } else {
-        next.run(request).await
+        next.run(request).instrument(span.clone()).await
     };
     let failed = response.extensions_mut().remove::<Error>();
     if let Some(error) = &failed {
         log(error, id);
         problem(&mut response, error, id);
     }
+    span.record("http.response.status_code", response.status().as_u16());
+    if let Some(error) = &failed {
+        span.record("error.code", error.code.as_str());
+    }
+    span.record("outcome", outcome(response.status()));
+    drop(span);
     let took = begun.elapsed();
     measured.answered(response.status(), failed.map(|error| error.code), took);
     let (operation, status) = (measured.operation(), response.status().as_u16());
@@ -77,6 +98,21 @@ pub(crate) async fn frame(
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     secure(headers, peer, named_loopback);
     response
+}
+
+/// A method as a word of a fixed set.
+fn method_word(method: &Method) -> &'static str {
+    let known = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    let words = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+    known.iter().position(|known| known == method).map_or("_OTHER", |at| words[at])
+}
+
+fn outcome(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        ..400 => "ok",
+        400..500 => "refused",
+        _ => "fault",
+    }
 }
 
 fn header_bytes(request: &Request) -> usize {

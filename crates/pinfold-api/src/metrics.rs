@@ -23,7 +23,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use facts::{Audit, Certificate, Facts, Latency};
+pub use facts::{Audit, Certificate, Facts, Latency, Spans};
 pub use listen::{Address, Look, MetricsServer};
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -169,6 +169,11 @@ impl Request {
     /// The operation's name.
     pub(crate) fn operation(&self) -> &'static str {
         self.operation.map_or(OTHER, |info| info.name)
+    }
+
+    /// Where it came in.
+    pub(crate) const fn surface(&self) -> &'static str {
+        self.surface
     }
 
     /// Counts the answer.

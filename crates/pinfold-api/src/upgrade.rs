@@ -16,6 +16,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use crate::{
     metrics::Metrics,
@@ -81,7 +82,8 @@ impl StreamGuard {
         let Self { streams, credential, held } = self;
         let end = End::with(&streams.end);
         let running = stream(end, streams.bounds.clone(), credential, held);
-        streams.tasks.spawn(running);
+        // What the stream calls belongs to the request that opened it.
+        streams.tasks.spawn(running.in_current_span());
     }
 
     /// The stream ends also when this is cancelled.

@@ -90,10 +90,26 @@ struct Call<O: Operation> {
 #[derive(Debug)]
 pub(crate) struct Held {
     _flight: Flight,
+    /// Of the operation; it ends with this.
+    span: tracing::Span,
     _session: Option<SessionFlight>,
     _stream: Option<StreamHeld>,
     /// Of a stream that was told to begin, and what it made.
     record: Option<(Record, Vec<String>)>,
+}
+
+impl Held {
+    /// Says in the operation's span how it ended, or that its stream began.
+    fn tell<T>(&self, result: &Result<T>) {
+        let outcome = match result {
+            Ok(_) => "ok",
+            Err(error) => {
+                self.span.record("error.code", error.code.as_str());
+                if error.code.http_status() < 500 { "refused" } else { "fault" }
+            }
+        };
+        self.span.record("outcome", outcome);
+    }
 }
 
 impl Drop for Held {
@@ -144,7 +160,19 @@ impl<N: Node> Service<N> {
             let exec = matches!(O::INFO.rate, RateClass::Exec | RateClass::Create);
             access.quotas().hold_stream(access.identity(), line, exec)
         });
+        let span = tracing::debug_span!(
+            target: pinfold_types::spans::TARGET,
+            "operation",
+            operation = O::INFO.name,
+            surface = grant.caller().surface().as_str(),
+            principal.id = %principal,
+            principal.kind = grant.principal().kind().as_str(),
+            request.id = %grant.caller().request(),
+            outcome = tracing::field::Empty,
+            error.code = tracing::field::Empty,
+        );
         let held = Held {
+            span,
             _session: session.transpose()?,
             _stream: stream.transpose()?,
             _flight: self.inner.flights.begin(),
@@ -270,6 +298,7 @@ impl<O: Operation> Call<O> {
         made: impl FnOnce(&T) -> Vec<String>,
     ) -> Result<T> {
         let made = result.as_ref().map(made).unwrap_or_default();
+        self.held.tell(&result);
         let outcome = Outcome::of(&result);
         if let Some(record) = self.record {
             record.end(outcome, made).await?;
@@ -289,6 +318,7 @@ impl<O: Operation> Call<O> {
         result: Result<T>,
         made: impl FnOnce(&T) -> Vec<String>,
     ) -> Result<Tracked<T>> {
+        self.held.tell(&result);
         let outcome = Outcome::of(&result);
         let Ok(stream) = result else {
             if let Some(record) = self.record {

@@ -10,7 +10,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode,
     header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, LOCATION, PROXY_AUTHORIZATION, USER_AGENT},
 };
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{task::JoinHandle, time::timeout};
@@ -104,6 +104,22 @@ impl Client {
         self.request(Method::HEAD, url, headers, limits).await
     }
 
+    /// POST, once: a redirect is an answer like any other.
+    pub async fn post(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        limits: &Limits,
+    ) -> Result<Response, EgressError> {
+        let deadline = Instant::now() + limits.total;
+        let target = Target::parse(url)?;
+        let work = self.once(&Method::POST, &target, headers, body, limits, deadline);
+        timeout(left(deadline), work)
+            .await
+            .map_err(|_| dial::late(&target, "answer", limits.total))?
+    }
+
     async fn request(
         &self,
         method: Method,
@@ -114,7 +130,7 @@ impl Client {
         let deadline = Instant::now() + limits.total;
         let mut target = Target::parse(url)?;
         for _ in 0..=limits.redirects {
-            let work = self.once(&method, &target, headers.clone(), limits, deadline);
+            let work = self.once(&method, &target, headers.clone(), Bytes::new(), limits, deadline);
             let response = timeout(left(deadline), work)
                 .await
                 .map_err(|_| dial::late(&target, "answer", limits.total))??;
@@ -140,6 +156,7 @@ impl Client {
         method: &Method,
         target: &Target,
         headers: HeaderMap,
+        body: Bytes,
         limits: &Limits,
         deadline: Instant,
     ) -> Result<Response, EgressError> {
@@ -163,7 +180,7 @@ impl Client {
                 tracing::debug!(%err, "an outgoing connection broke");
             }
         }));
-        let request = build(method, target, headers)?;
+        let request = build(method, target, headers, body)?;
         let answer = timeout(limits.idle, sender.send_request(request))
             .await
             .map_err(|_| dial::late(target, "answer", limits.idle))?
@@ -191,10 +208,11 @@ fn build(
     method: &Method,
     target: &Target,
     headers: HeaderMap,
-) -> Result<Request<Empty<Bytes>>, EgressError> {
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, EgressError> {
     let url = target.url();
     let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
-    let mut request = Request::new(Empty::new());
+    let mut request = Request::new(Full::new(body));
     *request.method_mut() = method.clone();
     let refuse = |why| EgressError::BadUrl { url: crate::target::safe_excerpt(url.as_str()), why };
     *request.uri_mut() = path.parse().map_err(|_| refuse("its path is not valid"))?;

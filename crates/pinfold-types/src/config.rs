@@ -18,7 +18,7 @@ use crate::{
 
 pub use self::{
     login::{ANYBODY, LoginConfig, OWNER, OauthConfig, OutsideHost},
-    observe::ProfilingConfig,
+    observe::{ProfilingConfig, TelemetryConfig},
     oidc::OidcConfig,
     origin::{Host, Origin, split_port},
     server::{LogFormat, ServerConfig, StreamsConfig, TerminalsConfig, TlsMode},
@@ -56,6 +56,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// Profiles of the server itself.
     pub profiling: ProfilingConfig,
+    /// Spans for a collector.
+    pub telemetry: TelemetryConfig,
 }
 
 /// `[workspaces]`

@@ -26,6 +26,7 @@ pub mod schema;
 pub mod secret;
 pub mod size;
 pub mod snapshot;
+pub mod spans;
 pub mod state;
 pub mod subids;
 mod unique;

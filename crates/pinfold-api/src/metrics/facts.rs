@@ -35,6 +35,15 @@ pub struct Certificate {
     pub not_after_seconds: i64,
 }
 
+/// What became of spans for a collector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spans {
+    /// It took them.
+    pub exported: u64,
+    /// They found no room, or it did not take them.
+    pub dropped: u64,
+}
+
 /// One look at everything.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
@@ -62,6 +71,8 @@ pub struct Facts {
     pub audit: Option<Audit>,
     /// The certificate in force, where there is TLS.
     pub certificate: Option<Certificate>,
+    /// Spans, where there is a collector.
+    pub spans: Option<Spans>,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 bytes are 8 PiB")]
@@ -143,6 +154,12 @@ impl Collector for Facts {
         if let Some(audit) = &self.audit {
             let healthy = "Whether the audit log can be written";
             to.gauge("audit_healthy", healthy, f64::from(u8::from(audit.healthy)))?;
+        }
+        if let Some(spans) = &self.spans {
+            let exported = "Spans that the collector took";
+            to.counter("telemetry_spans_exported", exported, spans.exported)?;
+            let dropped = "Spans that found no room, or that the collector did not take";
+            to.counter("telemetry_spans_dropped", dropped, spans.dropped)?;
         }
         if let Some(certificate) = &self.certificate {
             for (name, help, seconds) in [

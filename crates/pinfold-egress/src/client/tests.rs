@@ -262,7 +262,7 @@ async fn loops_sizes_and_silence_are_bounded() {
 #[test]
 fn requests_say_what_they_must_and_no_more() {
     let target = Target::parse("https://example.com:8443/a%20b?c=d").expect("fine");
-    let request = build(&Method::GET, &target, HeaderMap::new()).expect("built");
+    let request = build(&Method::GET, &target, HeaderMap::new(), Bytes::new()).expect("built");
     assert_eq!(request.uri().to_string(), "/a%20b?c=d");
     assert_eq!(request.headers()[HOST], "example.com:8443");
     assert_eq!(request.headers().len(), 3);

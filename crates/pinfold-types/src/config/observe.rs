@@ -1,6 +1,6 @@
-//! `[profiling]`: what the server tells of itself to tools of the operator.
+//! `[profiling]` and `[telemetry]`: what the server tells of itself to tools of the operator.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,23 @@ impl ProfilingConfig {
             _ => Ok(()),
         }
     }
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// Base URL of a collector that takes OTLP over HTTP; `/v1/traces` is added. Absent: nothing is
+    /// sent.
+    pub endpoint: Option<String>,
+    /// The collector may have a private or loopback address.
+    pub allow_private: bool,
+    /// It may be spoken to without TLS.
+    pub plain_http: bool,
+    /// One more root certificate for it, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// A file, 0600, with the value of the header `Authorization`.
+    pub authorization_file: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use pinfold_store::{
     Store,
     audit::{AuditKey, AuditLog, AuditOptions},
 };
+use pinfold_telemetry::spans::Exporter;
 use pinfold_types::{Error, Result, config::Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -43,7 +44,9 @@ pub(super) fn run(home: &Home, args: &Up, output: &Output) -> Result<()> {
     let config = config(home)?;
     let addresses = tcp::wanted(&config, args);
     tcp::check_encrypted(&addresses, config.server.has_tls())?;
-    log::start(&config.server)?;
+    let telemetry = pinfold_telemetry::spans::of(&config.telemetry, env!("CARGO_PKG_VERSION"))?;
+    let (spans, exporter) = telemetry.unzip();
+    log::start(&config.server, spans)?;
     let measured = metrics::address(&config.metrics, args)?;
     let lock = Lock::take(home, args.on_demand)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -52,7 +55,8 @@ pub(super) fn run(home: &Home, args: &Up, output: &Output) -> Result<()> {
         .enable_all()
         .build()
         .map_err(Error::internal)?;
-    let result = runtime.block_on(serve(home, args, output, config, &addresses, measured));
+    let result =
+        runtime.block_on(serve(home, args, output, config, &addresses, measured, exporter));
     // A stuck thread of a disk's copy must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(5));
     drop(lock);
@@ -66,6 +70,7 @@ async fn serve(
     config: Config,
     addresses: &[SocketAddr],
     measured: Option<Address>,
+    exporter: Option<Exporter>,
 ) -> Result<()> {
     let started = Instant::now();
     let idle_exit = match (&args.idle_exit, args.on_demand) {
@@ -112,8 +117,12 @@ async fn serve(
     };
     let (activity, stop) = (Activity::default(), CancellationToken::new());
     let numbers = Metrics::default();
+    let spans = exporter.as_ref().map(Exporter::counts);
+    // Spans of what ends with the server are taken until everything has ended.
+    let ended = CancellationToken::new();
+    let exporting = exporter.map(|exporter| tokio::spawn(exporter.run(ended.clone())));
     if let Some(address) = measured {
-        let look = metrics::look(&node, &store, &audit, certificate);
+        let look = metrics::look(&node, &store, &audit, certificate, spans);
         metrics::serve(address, numbers.clone(), look, stop.clone()).await?;
     }
     if !args.on_demand {
@@ -181,6 +190,10 @@ async fn serve(
     streams.end().await;
     endpoint.end().await;
     audit.close().await;
+    ended.cancel();
+    if let Some(exporting) = exporting {
+        exporting.await.map_err(Error::internal)?;
+    }
     closed
 }
 

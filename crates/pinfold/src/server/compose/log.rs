@@ -2,9 +2,11 @@
 
 use std::io;
 
+use pinfold_telemetry::spans::SpanLayer;
 use pinfold_types::{
     Error, ErrorCode, Result,
     config::{LogFormat, ServerConfig},
+    spans,
 };
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
@@ -17,12 +19,16 @@ use tracing_subscriber::{
 /// Whether something may be in the log, whatever the configuration asks for. The MCP library tells
 /// of whole messages below `warn`: arguments, contents of files, output of commands.
 fn may_be_written(metadata: &Metadata<'_>) -> bool {
+    // What is told for a collector is not the log's.
+    if metadata.target() == spans::TARGET {
+        return false;
+    }
     let library = metadata.target() == "rmcp" || metadata.target().starts_with("rmcp::");
     !library || *metadata.level() <= Level::WARN
 }
 
 /// Starts it, and sends panics to it.
-pub(super) fn start(config: &ServerConfig) -> Result<()> {
+pub(super) fn start(config: &ServerConfig, spans: Option<SpanLayer>) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log).map_err(|error| {
         Error::new(
             ErrorCode::InvalidArgument,
@@ -32,7 +38,8 @@ pub(super) fn start(config: &ServerConfig) -> Result<()> {
     })?;
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
     let filter = filter.and(filter_fn(may_be_written));
-    let registry = tracing_subscriber::registry();
+    let spans = spans.map(|layer| layer.with_filter(SpanLayer::filter()));
+    let registry = tracing_subscriber::registry().with(spans);
     let started = match config.log_format {
         LogFormat::Text => registry.with(layer.with_filter(filter)).try_init(),
         LogFormat::Json => registry.with(layer.json().with_filter(filter)).try_init(),

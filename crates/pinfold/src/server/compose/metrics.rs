@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use pinfold_api::{
     Metrics,
-    metrics::{Address, Audit, Certificate, Facts, Latency, Look, MetricsServer},
+    metrics::{Address, Audit, Certificate, Facts, Latency, Look, MetricsServer, Spans},
 };
 use pinfold_node::LocalNode;
 use pinfold_store::{Store, audit::AuditLog};
+use pinfold_telemetry::spans::Counts;
 use pinfold_types::{Result, WorkspaceState, config::MetricsConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +42,7 @@ pub(super) fn look(
     store: &Store,
     audit: &AuditLog,
     certificate: Option<InForce>,
+    spans: Option<Counts>,
 ) -> Look {
     let started_at_seconds = jiff::Timestamp::now().as_duration().as_secs_f64();
     let mut recovered = BTreeMap::new();
@@ -52,6 +54,9 @@ pub(super) fn look(
     Arc::new(move || {
         let (node, store, audit) = (node.clone(), store.clone(), audit.clone());
         let (recovered, certificate) = (recovered.clone(), certificate.clone());
+        let spans = spans
+            .as_ref()
+            .map(|counts| Spans { exported: counts.exported(), dropped: counts.dropped() });
         Box::pin(async move {
             let mut workspaces: BTreeMap<&'static str, u64> =
                 WorkspaceState::ALL.iter().map(|state| (state.as_str(), 0)).collect();
@@ -78,6 +83,7 @@ pub(super) fn look(
                     sum_seconds: stats.commit_seconds,
                 },
                 audit: Some(Audit { healthy: audit.healthy().is_ok() }),
+                spans,
                 certificate: certificate.and_then(|in_force| in_force.validity()).map(|of| {
                     Certificate {
                         not_before_seconds: of.not_before,
