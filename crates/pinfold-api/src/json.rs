@@ -1,6 +1,8 @@
 //! JSON that callers send: exactly what the document says.
 
-use pinfold_types::{Error, ErrorCode, Result};
+mod tree;
+
+use pinfold_types::{Error, ErrorCode, Result, name::excerpt};
 use serde::{
     Deserialize,
     de::{
@@ -11,20 +13,35 @@ use serde::{
 };
 use serde_json::Value;
 
-/// Reads a request. Unknown fields are named by serde's own message.
+/// Reads a request. Unknown fields are named by serde's own message, the place of a wrong value by
+/// its path.
+///
+/// # Errors
+/// `invalid_body` for what is not one JSON object with unique names and at most [`tree::MAX_VALUES`]
+/// values, and for what `T` does not take.
 pub(crate) fn parse<T: for<'de> Deserialize<'de>>(text: &[u8]) -> Result<T> {
     if text.trim_ascii_start().first() != Some(&b'{') {
         return Err(Error::new(ErrorCode::InvalidBody, "the body is not a JSON object"));
     }
-    let wrong = |error: serde_json::Error| {
-        Error::new(ErrorCode::InvalidBody, format!("the body is not what is taken: {error}"))
+    let wrong = |why: String| {
+        Error::new(ErrorCode::InvalidBody, format!("the body is not what is taken: {why}"))
     };
-    let read = serde_json::from_slice(text).map_err(wrong)?;
-    if text.contains(&b'[') {
-        let value = serde_json::from_slice(text).map_err(wrong)?;
-        T::deserialize(Strict(value)).map_err(wrong)?;
+    let value = tree::read(text).map_err(|error| wrong(short(error.to_string())))?;
+    serde_path_to_error::deserialize(Strict(value)).map_err(|error| {
+        let path = error.path().to_string();
+        let why = short(error.into_inner().to_string());
+        wrong(if path == "." { why } else { format!("{}: {why}", excerpt(&path)) })
+    })
+}
+
+/// What serde says of a value holds the value.
+fn short(mut message: String) -> String {
+    const MOST: usize = 1000;
+    if message.len() > MOST {
+        message.truncate(message.floor_char_boundary(MOST));
+        message.push('…');
     }
-    Ok(read)
+    message
 }
 
 /// JSON in which only an object is an object: serde would take an array for one, and fill its
@@ -108,7 +125,9 @@ impl<'de> Deserializer<'de> for Strict {
 #[cfg(test)]
 mod tests {
     use pinfold_types::{
+        api::ExecInput,
         exec::ExecSpec,
+        image::ImportImage,
         workspace::{CreateWorkspace, UpdateWorkspace},
     };
 
@@ -122,6 +141,42 @@ mod tests {
             let refused = parse::<UpdateWorkspace>(text.as_bytes()).expect_err(text);
             assert!(refused.message.contains("object"), "{}", refused.message);
         }
+    }
+
+    #[test]
+    fn an_array_is_not_an_object_in_a_tagged_one_either() {
+        let right = r#"{"type":"resize","size":{"cols":80,"rows":24}}"#;
+        parse::<ExecInput>(right.as_bytes()).expect(right);
+        let wrong = r#"{"type":"resize","size":[80,24]}"#;
+        parse::<ExecInput>(wrong.as_bytes()).expect_err(wrong);
+        let right = r#"{"name":"a","source":{"from":"upload"}}"#;
+        parse::<ImportImage>(right.as_bytes()).expect(right);
+        let wrong = r#"{"name":"a","source":["upload"]}"#;
+        parse::<ImportImage>(wrong.as_bytes()).expect_err(wrong);
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_with_a_point_and_errors_name_their_place() {
+        let text = r#"{"ttl_ms":6e4,"limits":{"cpu_weight":410.0}}"#;
+        let read: CreateWorkspace = parse(text.as_bytes()).expect(text);
+        let plain = r#"{"ttl_ms":60000,"limits":{"cpu_weight":410}}"#;
+        assert_eq!(read, serde_json::from_str(plain).expect(plain));
+        for (text, said) in [
+            (r#"{"limits":{"cpu_weight":410.5}}"#, "limits.cpu_weight: invalid type: floating"),
+            (r#"{"limits":{"cpu_weight":-0.5}}"#, "limits.cpu_weight: "),
+            (r#"{"ttl_ms":1e300}"#, "ttl_ms: "),
+            (r#"{"nmae":"a"}"#, "unknown field `nmae`"),
+            (r#"{"name":"a","name":"b"}"#, "duplicate field `name`"),
+            (r#"{"env":{"A":"1","A":"2"}}"#, "duplicate field `A`"),
+            (r#"{"name":"a"} {}"#, "trailing"),
+        ] {
+            let refused = parse::<CreateWorkspace>(text.as_bytes()).expect_err(text);
+            assert_eq!(refused.code, ErrorCode::InvalidBody, "{text}");
+            assert!(refused.message.contains(said), "{}", refused.message);
+        }
+        let long = format!(r#"{{"ttl_ms":"{}"}}"#, "x".repeat(1 << 20));
+        let refused = parse::<CreateWorkspace>(long.as_bytes()).expect_err("text");
+        assert!(refused.message.len() < 1200, "{}", refused.message.len());
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ExecId, SnapshotId, WorkspaceId, exec::TtySize, limits::LimitStatus, schema};
+use crate::{
+    ExecId, SnapshotId, WorkspaceId, exec::TtySize, limits::LimitStatus, object::object, schema,
+};
 
 /// Most entries of one page.
 pub const MAX_PAGE: usize = 1000;
@@ -57,6 +59,7 @@ pub enum ExecInput {
     /// The terminal has a new size.
     Resize {
         /// New size.
+        #[serde(deserialize_with = "object")]
         size: TtySize,
     },
     /// A signal for the process group.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, ErrorCode, ImageId, ImageName, ImageReference, limits::MAX_PATH_BYTES, name::excerpt,
-    schema,
+    object::object, schema,
 };
 
 /// Most bytes of a file of steps.
@@ -205,6 +205,7 @@ pub struct ImportImage {
     /// Its name.
     pub name: ImageName,
     /// What it is made of.
+    #[serde(deserialize_with = "object")]
     pub source: ImportFrom,
 }
 
@@ -235,7 +236,7 @@ pub struct BuildImage {
     #[schemars(length(max = MAX_STEPS_BYTES))]
     pub steps: String,
     /// Files to copy from.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub context: BuildContext,
     /// Run every step again, whatever the cache holds.
     #[serde(default)]

@@ -21,6 +21,7 @@ pub mod id;
 pub mod image;
 pub mod limits;
 pub mod name;
+mod object;
 pub mod rootfs;
 pub mod schema;
 pub mod secret;

@@ -8,10 +8,11 @@ use axum::{
 use http::{HeaderValue, header};
 use jiff::Timestamp;
 use pinfold_control::{Node, OauthError, Registration, Service, Shown};
-use pinfold_types::{Error, error::whole_seconds};
+use pinfold_types::error::whole_seconds;
 use serde_json::{Value, json};
 
 use crate::{
+    json,
     login::{form, visitor},
     reply,
 };
@@ -48,13 +49,8 @@ pub(super) async fn register<N: Node>(
         async move {
             let visitor = visitor(&request);
             let body = form::bytes(request, MAX_REGISTRATION).await?;
-            let registration: Registration = serde_json::from_slice(&body).map_err(|error| {
-                OauthError::from(Error::new(
-                    pinfold_types::ErrorCode::InvalidBody,
-                    format!("the registration is not what is taken: {error}"),
-                ))
-                .called("invalid_client_metadata")
-            })?;
+            let registration: Registration = json::parse(&body)
+                .map_err(|error| OauthError::from(error).called("invalid_client_metadata"))?;
             let client = service.register_client(&registration, &visitor).await?;
             let document = json!({
                 "client_id": client.id,

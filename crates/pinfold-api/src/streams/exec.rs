@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{FIRST, STALLED, broke, goodbye, pings, pongs};
 use crate::{
+    json,
     upgrade::Socket,
     ws::{MAX_MESSAGE_BYTES, Message, Receiver, Sender, WsError},
 };
@@ -47,8 +48,7 @@ pub(crate) async fn first<T: DeserializeOwned>(socket: &mut Socket) -> Result<T>
         }
     };
     socket.receiver.limit(MAX_MESSAGE_BYTES);
-    serde_json::from_str(&text)
-        .map_err(|error| bad(format!("the request is not what is taken: {error}")))
+    json::parse(text.as_bytes())
 }
 
 /// Says that there will be no stream, and why.
@@ -155,7 +155,7 @@ async fn read<I: pinfold_control::ExecInput>(
     loop {
         let done = match receiver.next().await {
             Ok(Message::Binary(data)) => input.write(data).await,
-            Ok(Message::Text(text)) => match serde_json::from_str(&text) {
+            Ok(Message::Text(text)) => match json::parse(text.as_bytes()) {
                 Ok(ExecInput::Resize { size }) => match check_tty(size) {
                     Ok(()) => input.resize(size).await,
                     Err(_) => return Ended::Broken(WsError::Protocol("a wild terminal size")),

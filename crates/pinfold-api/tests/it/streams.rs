@@ -142,6 +142,7 @@ async fn errors_after_the_handshake_come_as_the_last_message() {
         ("/api/v1/workspaces/fix/exec", r#"{"command":{"argv":[]}}"#, ErrorCode::InvalidArgument),
         ("/api/v1/workspaces/fix/exec", r#"{"comand":1}"#, ErrorCode::InvalidBody),
         ("/api/v1/run", r#"{"workspace":{"ttl_ms":0}}"#, ErrorCode::InvalidArgument),
+        ("/api/v1/run", r#"{"exec":[["echo"]]}"#, ErrorCode::InvalidBody),
         ("/api/v1/run", "", ErrorCode::InvalidBody),
     ] {
         let mut socket = open(&served, path).await.expect("a socket");
@@ -169,6 +170,7 @@ async fn frames_against_the_rules_end_the_stream_with_their_code() {
     for bad in [
         r#"{"type":"signal","signal":65}"#,
         r#"{"type":"resize","size":{"cols":0,"rows":1}}"#,
+        r#"{"type":"resize","size":[80,24]}"#,
         r#"{"type":"dance"}"#,
         "{",
     ] {

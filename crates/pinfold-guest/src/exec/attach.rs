@@ -21,7 +21,7 @@ pub async fn attach(exec: Rc<Exec>, stream: Stream, from: Option<u64>) {
     let wanted = from.unwrap_or(0);
     if wanted > end {
         return stream.fail(&Error::new(
-            ErrorCode::InvalidArgument,
+            ErrorCode::Conflict,
             format!("offset {wanted} is beyond the {end} bytes written so far"),
         ));
     }
