@@ -56,6 +56,48 @@ fn a_quota_holds_against_a_crowd_and_a_crash_neither_loses_nor_doubles_it() {
 }
 
 #[test]
+fn a_quota_on_snapshots_holds_against_a_crowd_and_gives_back_what_is_removed() {
+    let house = House::new("");
+    let body = serde_json::json!({"name": "crowd", "quota": {"snapshots": 2}});
+    let made = house.server.api("POST", "/api/v1/tokens", Some(&body)).json();
+    let client = house.client(Some(made["token"].as_str().expect("a token")));
+    let below = house.minted(&client, r#"{"name":"below"}"#);
+    // Two workspaces of each: a workspace's own snapshots wait for one another anyway.
+    let paths: Vec<String> = [&client, &below, &client, &below]
+        .map(|caller| {
+            let made = caller.post("/api/v1/workspaces", "{}").ok();
+            format!("/api/v1/workspaces/{}/snapshots", made["id"].as_str().expect("an id"))
+        })
+        .into();
+    let barrier = Barrier::new(8);
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8)
+            .map(|number| {
+                let caller = if number % 2 == 0 { &client } else { &below };
+                let (barrier, path) = (&barrier, &paths[number % 4]);
+                scope.spawn(move || {
+                    barrier.wait();
+                    caller.post(path, "{}").status
+                })
+            })
+            .collect();
+        all.into_iter().map(|one| one.join().expect("no panic")).collect()
+    });
+    let count = |wanted| statuses.iter().filter(|status| **status == wanted).count();
+    assert_eq!((count(201), count(429)), (2, 6), "{statuses:?}");
+    let page = client.get("/api/v1/snapshots").ok();
+    let all = page["items"].as_array().expect("items");
+    assert_eq!(all.len(), 2, "{page}");
+    let first = format!("/api/v1/snapshots/{}", all[0]["id"].as_str().expect("an id"));
+    assert_eq!(client.call("DELETE", &first, None).status, 200);
+    client.post(&paths[0], "{}").ok();
+    let refused = below.post(&paths[1], "{}");
+    assert_eq!(refused.status, 429);
+    assert!(refused.body.contains("2 of 2"), "{}", refused.body);
+    house.server.stop();
+}
+
+#[test]
 fn of_two_who_adopt_one_gets_it_and_a_live_session_loses_nothing() {
     let mut house = House::new("[sessions]\nstale_ms = 60000\n");
     let body = serde_json::json!({"name": "agent"});

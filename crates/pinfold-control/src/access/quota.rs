@@ -15,6 +15,8 @@ use pinfold_types::{
     limits::ResourceLimits,
 };
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::identity::Identity;
 
 /// What workspaces hold together. `None` stands for no limit, which is more than any quota.
@@ -92,7 +94,10 @@ struct Ledger {
     reserved: HashMap<u64, Reserved>,
     streams: HashMap<PrincipalId, u64>,
     execs: HashMap<PrincipalId, u64>,
+    turns: HashMap<PrincipalId, Arc<Turn>>,
 }
+
+type Turn = tokio::sync::Mutex<()>;
 
 /// What is reserved.
 #[derive(Clone, Debug, Default)]
@@ -241,6 +246,23 @@ impl Quotas {
             let of = |counts: &HashMap<_, _>| counts.get(&id).copied().unwrap_or(0);
             (of(&ledger.streams), of(&ledger.execs))
         })
+    }
+
+    /// Waits until nobody else measures and takes within these budgets: a principal's own first,
+    /// then those above it, so that no two wait for one another.
+    pub(crate) async fn turn(
+        &self,
+        budgets: impl Iterator<Item = PrincipalId>,
+    ) -> Vec<OwnedMutexGuard<()>> {
+        let mut held = Vec::new();
+        for id in budgets {
+            let turn = self.lock(|ledger| {
+                ledger.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+                Arc::clone(ledger.turns.entry(id).or_default())
+            });
+            held.push(turn.lock_owned().await);
+        }
+        held
     }
 
     /// Counts a stream, and the command that it carries.

@@ -2,7 +2,8 @@
 
 use pinfold_auth::{Grant, ops};
 use pinfold_types::{
-    Result,
+    Error, PrincipalId, Result,
+    access::Quota,
     api::{Page, PageQuery, Removed},
     snapshot::{CreateSnapshot, SnapshotInfo},
     workspace::{ForkOutcome, ForkWorkspace},
@@ -19,30 +20,46 @@ impl<N: Node> Service<N> {
         request: CreateSnapshot,
     ) -> Result<SnapshotInfo> {
         let call = self.enter(grant)?;
-        let result = match self.room_for_snapshot(call.reference()).await {
-            Ok(()) => self.node().snapshot(call.reference(), request).await,
-            Err(refused) => Err(refused),
-        };
+        let result = self.snapshot_within(call.reference(), request).await;
         call.end_with(result, |info| vec![info.id.to_string()]).await
     }
 
-    /// Whether the quotas of the workspace's holder, and of everyone above, leave room for one
-    /// more (PRIV-04). Snapshots that are taken at the same instant may pass it together; the space
-    /// that they hold then counts against the next.
-    async fn room_for_snapshot(&self, workspace: &str) -> Result<()> {
+    /// Takes a snapshot within the quotas of the workspace's holder, and of everyone above it
+    /// (PRIV-04). What one will take is known when it is there, so under a quota they are taken
+    /// in turns: no two of one budget look at the same room.
+    async fn snapshot_within(
+        &self,
+        workspace: &str,
+        request: CreateSnapshot,
+    ) -> Result<SnapshotInfo> {
         let identity = self.access().identity();
         let holder = self.node().holding(workspace)?.holder;
-        let line = identity.line(holder.principal);
-        let quotas = line.into_iter().map(|id| (id, identity.quota(id)));
-        let limited: Vec<_> = quotas
+        let line = identity.line(holder.principal).into_iter();
+        let limited: Vec<_> = line
+            .map(|id| (id, identity.quota(id)))
             .filter(|(_, quota)| quota.snapshots.is_some() || quota.snapshot_bytes.is_some())
             .collect();
         if limited.is_empty() {
-            return Ok(());
+            return self.node().snapshot(workspace, request).await;
         }
+        let turn = self.access().quotas().turn(limited.iter().map(|(id, _)| *id)).await;
+        self.room_for_snapshot(&limited).await?;
+        let (this, workspace) = (self.clone(), workspace.to_owned());
+        // The node finishes what it began when the caller goes away, and so does its turn.
+        let taken = tokio::spawn(async move {
+            let taken = this.node().snapshot(&workspace, request).await;
+            drop(turn);
+            taken
+        });
+        taken.await.map_err(Error::internal)?
+    }
+
+    /// Whether there is room for one more.
+    async fn room_for_snapshot(&self, limited: &[(PrincipalId, Quota)]) -> Result<()> {
+        let identity = self.access().identity();
         let all = self.node().snapshots(None).await?;
         for (id, quota) in limited {
-            let held = all.iter().filter(|info| identity.line(info.owner).contains(&id));
+            let held = all.iter().filter(|info| identity.line(info.owner).contains(id));
             let (count, bytes) = held.fold((0_u64, 0_u64), |(count, bytes), info| {
                 let more = info.exclusive_bytes.or(info.referenced_bytes).unwrap_or(0);
                 (count + 1, bytes.saturating_add(more))
