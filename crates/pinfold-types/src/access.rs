@@ -128,7 +128,7 @@ impl Quota {
 /// A request for a new token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["name"]))]
+#[schemars(extend("required" = ["name"], "anyOf" = schema::own_principal_or_no_quota()))]
 pub struct CreateToken {
     /// What people call it: 1 to 63 letters, digits, `.`, `_`, `-`.
     #[schemars(schema_with = "schema::token_name")]

@@ -67,6 +67,14 @@ fn image_pattern() -> String {
 }
 
 /// The name of an image.
+/// A token for its maker has no quota of its own.
+pub(crate) fn own_principal_or_no_quota() -> serde_json::Value {
+    serde_json::json!([
+        { "properties": { "same_principal": { "const": false } } },
+        { "properties": { "quota": { "additionalProperties": { "type": "null" } } } },
+    ])
+}
+
 pub(crate) fn image(what: &str) -> Schema {
     json_schema!({
         "type": "string",
