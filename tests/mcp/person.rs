@@ -1,25 +1,52 @@
 //! A person with a real browser (Debian's Chromium) lets the official TypeScript client in, by the
 //! built-in authorization server.
 
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::Stdio,
+};
+
 use serde_json::{Value, json};
 
-use crate::{
-    peers::{self, node},
-    web,
-};
+use crate::{peers::node, provider::certificates, web};
 
 #[test]
 fn a_person_signs_in_with_a_browser_refuses_a_client_lets_it_in_and_signs_out() {
-    let (server, address, _) = web::server();
+    let files = tempfile::tempdir().expect("a directory");
+    let (root, chain, key) = certificates();
+    let [root, chain, key] =
+        [("root.pem", root), ("chain.pem", chain), ("key.pem", key)].map(|(name, text)| {
+            let path = files.path().join(name);
+            std::fs::write(&path, text).expect("a file");
+            path
+        });
+    let mut client = node("browser.mjs")
+        .arg("/usr/bin/chromium")
+        .args([&files.path().join("profile"), &chain, &key])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the client starts");
+    let mut output = BufReader::new(client.stdout.take().expect("its output"));
+    let mut port = String::new();
+    output.read_line(&mut port).expect("its port");
+    let place = format!("127.0.0.1:{}", port.trim());
+    let (server, address, _) = web::with_config(&format!(
+        "[rates.tokens.login]\nper_second = 1000\nburst = 1000\n\
+         [oauth.hosts.\"{place}\"]\nallow_private = true\nca_file = {:?}\n",
+        root.to_str().expect("text")
+    ));
     let link = server.pinfold(&["login", "--json"]).json();
     let link = link["url"].as_str().expect("a URL");
-    let profile = tempfile::tempdir().expect("a directory");
-    let url = format!("http://{address}/mcp");
-    let mut client = node("browser.mjs");
-    client.arg("/usr/bin/chromium").arg(profile.path()).args([link, &url]);
-    let said = peers::drive(&server, &mut client);
-    let said: Value =
-        serde_json::from_str(said.trim()).unwrap_or_else(|err| panic!("{err}: {said}"));
+    let mut input = client.stdin.take().expect("its input");
+    writeln!(input, "{link} http://{address}/mcp").expect("it listens");
+    let mut said = String::new();
+    output.read_line(&mut said).expect("it answers");
+    let done = client.wait_with_output().expect("it ends");
+    let failed = String::from_utf8_lossy(&done.stderr);
+    let said: Value = serde_json::from_str(said.trim())
+        .unwrap_or_else(|err| panic!("{err}: {said}\n{failed}\n{}", server.printed()));
 
     assert_eq!(said["stranger"], "Sign in to Pinfold", "{said}");
     assert_eq!(said["asked"], "Sign in to Pinfold", "{said}");
@@ -41,7 +68,12 @@ fn a_person_signs_in_with_a_browser_refuses_a_client_lets_it_in_and_signs_out() 
     assert_eq!(said["back"], true, "{said}");
     assert!(said["tools"].as_u64().is_some_and(|tools| tools > 10), "{said}");
     assert_eq!(said["renewed"], json!([said["tools"], true]), "{said}");
-    assert_eq!(said["let_in"], json!(["Your browsers: 1", "Clients you let in: 1"]), "{said}");
+    // A client that is known by its document, fetched over TLS, is called by what that says.
+    let documented = said["documented"].to_string();
+    let known = "by a document at 127.0.0.1";
+    assert!(documented.contains("\"documented\"") && documented.contains(known), "{said}");
+    assert_eq!(said["documented_tools"], said["tools"], "{said}");
+    assert_eq!(said["let_in"], json!(["Your browsers: 1", "Clients you let in: 2"]), "{said}");
     assert_eq!(said["left"], "Signed out", "{said}");
     assert_eq!(said["after"], "Sign in to Pinfold", "{said}");
     assert_eq!(said["kept"], 0, "{said}");

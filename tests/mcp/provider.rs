@@ -95,7 +95,7 @@ impl Provider {
 }
 
 /// A root, and a certificate of it for loopback with its key, PEM.
-fn certificates() -> (String, String, String) {
+pub(crate) fn certificates() -> (String, String, String) {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(Vec::new()).expect("a root");
     params.distinguished_name.push(rcgen::DnType::CommonName, "root of a test");

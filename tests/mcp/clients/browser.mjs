@@ -1,17 +1,28 @@
 // A person with a real browser: signs in with a link, refuses the official TypeScript client, lets
-// it in, and signs out.
+// it in, as one that registered itself and as one that is known by its document, and signs out.
 //
-// Usage: browser.mjs PLACE CHROMIUM PROFILE LINK URL. Says in a line of JSON what was seen.
+// Usage: browser.mjs PLACE CHROMIUM PROFILE CHAIN KEY. Says the port of the client's document, with
+// that certificate, then reads a line with the link and the server's URL, and says in a line of
+// JSON what was seen.
 
+import fs from "node:fs";
 import http from "node:http";
+import https from "node:https";
 import { createRequire } from "node:module";
+import readline from "node:readline";
 
-const [place, chromium, profile, link, url] = process.argv.slice(2);
+const [place, chromium, profile, chain, key] = process.argv.slice(2);
 const require = createRequire(`${place}/package.json`);
 const { Client } = require("@modelcontextprotocol/sdk/client/index.js");
 const sdk = require("@modelcontextprotocol/sdk/client/streamableHttp.js");
 const auth = require("@modelcontextprotocol/sdk/client/auth.js");
-const puppeteer = (await import(`${place}/node_modules/puppeteer-core/lib/puppeteer/puppeteer-core.js`)).default;
+const core = "node_modules/puppeteer-core/lib/puppeteer/puppeteer-core.js";
+const puppeteer = (await import(`${place}/${core}`)).default;
+
+async function listening(server) {
+  await new Promise((listens) => server.listen(0, "127.0.0.1", listens));
+  return server.address().port;
+}
 
 // Where the client waits for its answer.
 const answers = [];
@@ -20,33 +31,49 @@ const waiting = http.createServer((request, response) => {
   if (at.pathname === "/callback") answers.push(at.searchParams);
   response.end("back at the client");
 });
-await new Promise((listens) => waiting.listen(0, "127.0.0.1", listens));
-const redirect = `http://127.0.0.1:${waiting.address().port}/callback`;
+const redirect = `http://127.0.0.1:${await listening(waiting)}/callback`;
 
-const kept = {};
-let authorization;
-const client = {
-  redirectUrl: redirect,
-  clientMetadata: {
-    client_name: "typescript",
-    redirect_uris: [redirect],
-    grant_types: ["authorization_code", "refresh_token"],
-    response_types: ["code"],
-    token_endpoint_auth_method: "none",
-  },
-  clientInformation: () => kept.client,
-  saveClientInformation: (made) => { kept.client = made; },
-  tokens: () => kept.tokens,
-  saveTokens: (tokens) => { kept.tokens = tokens; },
-  codeVerifier: () => kept.verifier,
-  saveCodeVerifier: (verifier) => { kept.verifier = verifier; },
-  redirectToAuthorization: (to) => { authorization = to; },
-};
-const transport = () =>
-  new sdk.StreamableHTTPClientTransport(new URL(url), { authProvider: client });
+const about = (name) => ({
+  client_name: name,
+  redirect_uris: [redirect],
+  grant_types: ["authorization_code", "refresh_token"],
+  response_types: ["code"],
+  token_endpoint_auth_method: "none",
+});
+// Where its document lies.
+const files = { cert: fs.readFileSync(chain), key: fs.readFileSync(key) };
+const shelf = https.createServer(files, (request, response) => {
+  response.setHeader("content-type", "application/json");
+  response.end(JSON.stringify({ client_id: lies, ...about("documented") }));
+});
+const port = await listening(shelf);
+const lies = `https://127.0.0.1:${port}/client.json`;
+console.log(port);
+const lines = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const [link, url] = (await lines.next()).value.split(" ");
+
+// What a client keeps, and where it last wanted its person to go.
+function client(name, more) {
+  const kept = {};
+  const provider = {
+    redirectUrl: redirect,
+    clientMetadata: about(name),
+    clientInformation: () => kept.client,
+    saveClientInformation: (made) => { kept.client = made; },
+    tokens: () => kept.tokens,
+    saveTokens: (tokens) => { kept.tokens = tokens; },
+    codeVerifier: () => kept.verifier,
+    saveCodeVerifier: (verifier) => { kept.verifier = verifier; },
+    redirectToAuthorization: (to) => { kept.authorization = to.href; },
+    ...more,
+  };
+  const transport = () =>
+    new sdk.StreamableHTTPClientTransport(new URL(url), { authProvider: provider });
+  return { kept, transport };
+}
 
 // Begins as a client that has no token, and gives the transport that waits for one.
-async function begin() {
+async function begin({ transport }) {
   const first = transport();
   try {
     await new Client({ name: "typescript", version: "1" }).connect(first);
@@ -57,7 +84,7 @@ async function begin() {
   throw new Error("the server let somebody in without a token");
 }
 
-async function tools() {
+async function tools({ transport }) {
   const session = new Client({ name: "typescript", version: "1" });
   await session.connect(transport());
   const { tools } = await session.listTools();
@@ -80,9 +107,18 @@ try {
   page.on("pageerror", (error) => said.complaints.push(String(error)));
   page.on("request", (request) => {
     const origin = new URL(request.url()).origin;
-    if (![own, new URL(url).origin, new URL(redirect).origin].includes(origin)) said.elsewhere.push(origin);
+    const known = [own, new URL(url).origin, new URL(redirect).origin];
+    if (!known.includes(origin)) said.elsewhere.push(origin);
   });
   const heading = () => page.$eval("h1", (h1) => h1.textContent);
+  const waitFor = async (button) => {
+    try {
+      await page.waitForSelector(`button[value=${button}]`, { timeout: 10_000 });
+    } catch (error) {
+      const text = await page.$eval("body", (body) => body.innerText);
+      throw new Error(`no ${button} at ${page.url()}: ${text}`, { cause: error });
+    }
+  };
   const press = (text) =>
     Promise.all([page.waitForNavigation(), page.locator(`button::-p-text(${text})`).click()]);
 
@@ -101,27 +137,38 @@ try {
   await press("Sign in");
   said.used = await heading();
 
-  const refused = await begin();
-  await page.goto(authorization.href);
-  await page.waitForSelector("button[value=deny]");
+  const registered = client("typescript");
+  const refused = await begin(registered);
+  await page.goto(registered.kept.authorization);
+  await waitFor("deny");
   said.consent = await heading();
-  said.shown = await page.$$eval("dd", (all) => all.map((one) => one.textContent));
+  const facts = () => page.$$eval("dd", (all) => all.map((one) => one.textContent));
+  said.shown = await facts();
   await press("Deny");
   const no = answers.pop();
   said.denied = [no.get("error"), no.get("iss"), no.has("code")];
   await refused.close();
 
-  const first = await begin();
-  await page.goto(authorization.href);
-  await page.waitForSelector("button[value=approve]");
-  await press("Approve");
-  said.back = page.url().startsWith(redirect);
-  await first.finishAuth(answers.pop().get("code"));
-  said.tools = await tools();
+  const approve = async (who) => {
+    const first = await begin(who);
+    await page.goto(who.kept.authorization);
+    await waitFor("approve");
+    const shown = await facts();
+    await press("Approve");
+    said.back = page.url().startsWith(redirect);
+    await first.finishAuth(answers.pop().get("code"));
+    return shown;
+  };
+  await approve(registered);
+  said.tools = await tools(registered);
   // A token that has gone stale is renewed without a person.
-  const before = kept.tokens;
-  kept.tokens = { ...before, access_token: `${before.access_token}x` };
-  said.renewed = [await tools(), kept.tokens.refresh_token !== before.refresh_token];
+  const before = registered.kept.tokens;
+  registered.kept.tokens = { ...before, access_token: `${before.access_token}x` };
+  const after = await tools(registered);
+  said.renewed = [after, registered.kept.tokens.refresh_token !== before.refresh_token];
+  const documented = client("never shown", { clientMetadataUrl: lies });
+  said.documented = await approve(documented);
+  said.documented_tools = await tools(documented);
 
   await page.goto(own);
   said.let_in = await page.$$eval("summary", (all) => all.map((one) => one.textContent));
@@ -130,9 +177,11 @@ try {
   await page.goto(own);
   said.after = await heading();
   said.kept = (await browser.cookies()).length;
-  said.still = await tools();
+  said.still = await tools(registered);
 } finally {
   await browser.close();
   waiting.close();
+  shelf.close();
 }
 console.log(JSON.stringify(said));
+process.exit(0);
