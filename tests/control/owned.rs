@@ -98,6 +98,34 @@ fn a_quota_on_snapshots_holds_against_a_crowd_and_gives_back_what_is_removed() {
 }
 
 #[test]
+fn a_quota_on_the_space_of_snapshots_counts_what_they_can_reach() {
+    let house = House::new("");
+    let client = house.token("keeper", r#"{"quota":{"snapshot_bytes":6291456}}"#);
+    let made = client.post("/api/v1/workspaces", r#"{"name":"keeper"}"#).ok();
+    let path = format!("/api/v1/workspaces/{}/snapshots", made["id"].as_str().expect("an id"));
+    let write = "head -c 4194304 /dev/urandom > /root/file && sync";
+    house.server.pinfold(&["exec", "keeper", "--", "sh", "-c", write]).ok();
+    let first = client.post(&path, "{}").ok();
+    // Two that share everything: neither holds it alone, and it counts for both.
+    let refused = client.post(&path, "{}");
+    assert_eq!(refused.status, 429, "{}", refused.body);
+    assert!(refused.body.contains("snapshot_bytes"), "{}", refused.body);
+    let left = client.get("/api/v1/snapshots").ok();
+    assert_eq!(left["items"].as_array().map(Vec::len), Some(1), "it is gone again: {left}");
+    // The workspace gives nothing back when it goes: its snapshot has all of it.
+    let workspace = format!("/api/v1/workspaces/{}", made["id"].as_str().expect("an id"));
+    assert_eq!(client.call("DELETE", &workspace, None).status, 204);
+    let first = first["id"].as_str().expect("an id");
+    let forks = client.post(&format!("/api/v1/snapshots/{first}/fork"), r#"{"count":1}"#).ok();
+    let fork = forks[0]["workspace"]["id"].as_str().expect("an id").to_owned();
+    let path = format!("/api/v1/workspaces/{fork}/snapshots");
+    assert_eq!(client.post(&path, "{}").status, 429);
+    assert_eq!(client.call("DELETE", &format!("/api/v1/snapshots/{first}"), None).status, 200);
+    client.post(&path, "{}").ok();
+    house.server.stop();
+}
+
+#[test]
 fn of_two_who_adopt_one_gets_it_and_a_live_session_loses_nothing() {
     let mut house = House::new("[sessions]\nstale_ms = 60000\n");
     let body = serde_json::json!({"name": "agent"});

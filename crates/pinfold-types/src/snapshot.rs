@@ -54,7 +54,8 @@ pub struct SnapshotInfo {
     /// Bytes it can reach, shared ones included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub referenced_bytes: Option<u64>,
-    /// Bytes that removing it would free.
+    /// Bytes charged to it alone. On btrfs with simple quotas those that were written into it,
+    /// elsewhere those that removing it would free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclusive_bytes: Option<u64>,
     /// How it was made: `btrfs snapshot`, `reflink`, `sealed layer`, `copy`.

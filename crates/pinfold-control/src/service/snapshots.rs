@@ -2,7 +2,7 @@
 
 use pinfold_auth::{Grant, ops};
 use pinfold_types::{
-    Error, PrincipalId, Result,
+    Error, PrincipalId, Result, SnapshotId,
     access::Quota,
     api::{Page, PageQuery, Removed},
     snapshot::{CreateSnapshot, SnapshotInfo},
@@ -25,8 +25,8 @@ impl<N: Node> Service<N> {
     }
 
     /// Takes a snapshot within the quotas of the workspace's holder, and of everyone above it
-    /// (PRIV-04). What one will take is known when it is there, so under a quota they are taken
-    /// in turns: no two of one budget look at the same room.
+    /// (PRIV-04). What one takes is known when it is there, so under a quota they are taken in
+    /// turns, and one that does not fit is removed: no two of one budget look at the same room.
     async fn snapshot_within(
         &self,
         workspace: &str,
@@ -43,32 +43,44 @@ impl<N: Node> Service<N> {
             return self.node().snapshot(workspace, request).await;
         }
         let turn = self.access().quotas().turn(limited.iter().map(|(id, _)| *id)).await;
-        self.room_for_snapshot(&limited).await?;
+        self.room_for_snapshot(&limited, None).await?;
         let (this, workspace) = (self.clone(), workspace.to_owned());
         // The node finishes what it began when the caller goes away, and so does its turn.
         let taken = tokio::spawn(async move {
-            let taken = this.node().snapshot(&workspace, request).await;
+            let taken = this.node().snapshot(&workspace, request).await?;
+            let fits = this.room_for_snapshot(&limited, Some(taken.id)).await;
+            if fits.is_err() {
+                this.node().remove_snapshot(&taken.id.to_string()).await?;
+            }
             drop(turn);
-            taken
+            fits.map(|()| taken)
         });
         taken.await.map_err(Error::internal)?
     }
 
-    /// Whether there is room for one more.
-    async fn room_for_snapshot(&self, limited: &[(PrincipalId, Quota)]) -> Result<()> {
+    /// Whether there is room for one more, or for the one that was just made.
+    async fn room_for_snapshot(
+        &self,
+        limited: &[(PrincipalId, Quota)],
+        made: Option<SnapshotId>,
+    ) -> Result<()> {
         let identity = self.access().identity();
         let all = self.node().snapshots(None).await?;
         for (id, quota) in limited {
-            let held = all.iter().filter(|info| identity.line(info.owner).contains(id));
-            let (count, bytes) = held.fold((0_u64, 0_u64), |(count, bytes), info| {
-                let more = info.exclusive_bytes.or(info.referenced_bytes).unwrap_or(0);
-                (count + 1, bytes.saturating_add(more))
-            });
-            for (name, used, most) in [
-                ("snapshots", count, quota.snapshots),
-                ("snapshot_bytes", bytes, quota.snapshot_bytes),
+            let of = |info: &&SnapshotInfo| identity.line(info.owner).contains(id);
+            let (others, made): (Vec<_>, Vec<_>) =
+                all.iter().filter(of).partition(|info| Some(info.id) != made);
+            let sum = |infos: &[&SnapshotInfo]| {
+                let bytes = infos.iter().filter_map(|info| info.referenced_bytes);
+                bytes.fold(0, u64::saturating_add)
+            };
+            // Before it is made only its least is known.
+            let more = sum(&made).max(1);
+            for (name, used, more, most) in [
+                ("snapshots", others.len() as u64, 1, quota.snapshots),
+                ("snapshot_bytes", sum(&others), more, quota.snapshot_bytes),
             ] {
-                if let Some(most) = most.filter(|most| used >= *most) {
+                if let Some(most) = most.filter(|most| used.saturating_add(more) > *most) {
                     return Err(exceeded(name, most, Some(used)));
                 }
             }
