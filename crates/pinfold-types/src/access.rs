@@ -92,7 +92,8 @@ pub struct Quota {
     /// Snapshots.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<u64>,
-    /// Bytes that only snapshots hold.
+    /// Bytes that snapshots can reach, shared ones counted for each: what two snapshots share is
+    /// nobody's alone, and would count for nobody.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_bytes: Option<u64>,
     /// Streams open at once.
@@ -124,6 +125,9 @@ impl Quota {
         self.fields().iter().all(|(_, most)| most.is_none())
     }
 }
+
+/// Longest name of a client that begins a session, in characters.
+pub const MAX_CLIENT_CHARS: usize = 100;
 
 /// A request for a new token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -356,9 +360,23 @@ pub enum SessionState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CreateSession {
-    /// What the client calls itself, at most 100 bytes.
-    #[schemars(length(max = 100))]
+    /// What the client calls itself: at most 100 characters, no control characters.
+    #[schemars(length(max = MAX_CLIENT_CHARS), regex(pattern = schema::NO_CONTROLS))]
     pub client: String,
+}
+
+impl CreateSession {
+    /// Checks everything that needs no table.
+    pub fn check(&self) -> Result<()> {
+        let client = &self.client;
+        if client.chars().count() > MAX_CLIENT_CHARS || client.chars().any(char::is_control) {
+            return Err(Error::new(
+                ErrorCode::InvalidArgument,
+                format!("client: at most {MAX_CLIENT_CHARS} characters, no control characters"),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// What is to be owned by the caller's session from now on.

@@ -18,6 +18,8 @@ use crate::{
 
 /// Text without a NUL byte.
 pub const NO_NUL: &str = r"^[^\u0000]*$";
+/// Text without control characters.
+pub const NO_CONTROLS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 /// An absolute path without a NUL byte.
 pub const ABSOLUTE_PATH: &str = r"^/[^\u0000]*$";
 /// An absolute path that is not the root.
@@ -109,7 +111,7 @@ pub(crate) fn env(_: &mut SchemaGenerator) -> Schema {
 
 /// Labels: short texts without control characters.
 pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
-    let text = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+    let text = NO_CONTROLS;
     json_schema!({
         "type": "object",
         "propertyNames": { "pattern": text, "minLength": 1, "maxLength": 63 },

@@ -97,15 +97,15 @@ impl CreateWorkspace {
         if self.labels.len() > MAX_LABELS
             || self.labels.iter().any(|(key, value)| {
                 key.is_empty()
-                    || key.len() > 63
-                    || value.len() > 255
+                    || key.chars().count() > 63
+                    || value.chars().count() > 255
                     || key.chars().chain(value.chars()).any(char::is_control)
             })
         {
             return Err(Error::new(
                 ErrorCode::InvalidArgument,
                 format!(
-                    "labels: at most {MAX_LABELS}, keys of 1 to 63 bytes, values of at most 255, no control characters"
+                    "labels: at most {MAX_LABELS}, keys of 1 to 63 characters, values of at most 255, no control characters"
                 ),
             ));
         }

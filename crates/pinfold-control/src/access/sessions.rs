@@ -14,15 +14,13 @@ use jiff::Timestamp;
 use pinfold_store::{Change, Store};
 use pinfold_types::{
     Error, ErrorCode, PrincipalId, Result, SessionId,
-    access::{SessionInfo, SessionState},
+    access::{CreateSession, SessionInfo, SessionState},
 };
 use serde::{Deserialize, Serialize};
 
 const KIND: &str = "session";
 /// Most sessions that are known; the ended and then the stalest make way.
 const MAX_SESSIONS: usize = 10_000;
-/// Most bytes of a client's name.
-const MAX_CLIENT_BYTES: usize = 100;
 /// Activity is recorded this often at most.
 const RECORD_EVERY: Duration = Duration::from_secs(10);
 
@@ -97,19 +95,14 @@ impl Sessions {
     pub(crate) async fn create(
         &self,
         principal: PrincipalId,
-        client: &str,
+        request: CreateSession,
         now: Timestamp,
     ) -> Result<SessionInfo> {
-        if client.len() > MAX_CLIENT_BYTES || client.chars().any(char::is_control) {
-            return Err(Error::new(
-                ErrorCode::InvalidArgument,
-                format!("client: at most {MAX_CLIENT_BYTES} bytes without control characters"),
-            ));
-        }
+        request.check()?;
         let id = SessionId::generate();
         let body = Body {
             principal,
-            client: client.to_owned(),
+            client: request.client,
             created_at: now,
             last_active_at: now,
             ended_at: None,

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use pinfold_auth::{Caller, Grant, PrincipalKind, operation::RateClass, ops};
-use pinfold_types::{PrincipalId, Result, SessionId};
+use pinfold_types::{PrincipalId, Result, SessionId, access::CreateSession};
 
 use crate::{
     Node, RateState, Service, Tracked,
@@ -67,7 +67,8 @@ impl<N: Node> Service<N> {
             Ok(id)
         } else {
             let principal = call.caller().principal().id();
-            let made = self.access().sessions().create(principal, client, Timestamp::now()).await;
+            let request = CreateSession { client: client.to_owned() };
+            let made = self.access().sessions().create(principal, request, Timestamp::now()).await;
             made.map(|info| info.id)
         };
         let id = call.stream_with(made, |id| vec![id.to_string()]).await?;

@@ -20,7 +20,7 @@ impl<N: Node> Service<N> {
         let call = self.enter(grant)?;
         let principal = call.caller().principal().id();
         let sessions = self.access().sessions();
-        let made = sessions.create(principal, &request.client, Timestamp::now()).await;
+        let made = sessions.create(principal, request, Timestamp::now()).await;
         call.end_with(made, |info| vec![info.id.to_string()]).await
     }
 
