@@ -74,8 +74,8 @@ soak: build ## the long tests: kill-test, 5,000 workspaces, the API; report in d
 	@scripts/soak
 
 .PHONY: schemathesis
-schemathesis: build ## the API against its own document, minutes long
-	$(CARGO) test $(LOCKED) --workspace --features system-tests/schemathesis --test openapi -- --nocapture --test-threads=1
+schemathesis: build ## the API against its own document
+	$(CARGO) test $(LOCKED) --workspace --test openapi -- --nocapture --test-threads=1
 
 .PHONY: conformance
 conformance: build ## the official MCP conformance runner, against /mcp and against fixtures

@@ -33,6 +33,11 @@ HARMLESS = {
     "image.import": {"name": "none", "source": {"from": "path", "path": "/nonexistent/pinfold"}},
     "image.build": {"name": "none", "steps": "FROM none-such"},
 }
+# Requests whose body is an upload.
+UPLOADED = {
+    "image.import": {"name": "none", "source": {"from": "upload"}},
+    "image.build": {"name": "none", "steps": "FROM none-such"},
+}
 # What is there and may be read, made, moved and removed, for two of three valid paths.
 FILES = {
     "file.stat": "/etc/hostname",
@@ -229,6 +234,10 @@ def before_call(context, case, kwargs):
             if valid(case, ParameterLocation.QUERY) and case.query:
                 case.query.pop("request", None)
             case.body = HARMLESS[operation]
+        elif valid(case, ParameterLocation.QUERY):
+            # An upload's request is nowhere but in the query.
+            case.query = case.query or {}
+            case.query.setdefault("request", json.dumps(UPLOADED[operation]))
     elif operation in ("workspace.fork", "snapshot.fork") and body:
         case.body = {**walled(body), "count": 2, "name": None}
     elif operation == "workspace.create":
