@@ -151,6 +151,6 @@ async fn offsets_that_were_never_written_are_refused() {
     assert_eq!(collect(guest.attach(id, Some(5)).await.unwrap()).await.text(), "");
     assert_eq!(collect(guest.attach(id, Some(2)).await.unwrap()).await.text(), "ur\n");
     let refused = guest.attach(id, Some(6)).await.unwrap_err();
-    assert_eq!(refused.code, ErrorCode::InvalidArgument);
+    assert_eq!(refused.code, ErrorCode::Conflict);
     assert_eq!(guest.attach(ExecId::generate(), None).await.unwrap_err().code, ErrorCode::NotFound);
 }
