@@ -1,13 +1,12 @@
 //! What stands, and what this mode cannot have.
 
 use std::{
-    io::Write,
+    io::{Read, Write},
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use serde_json::Value;
-use testkit::{Output, User, until};
+use testkit::{Output, User};
 
 use crate::usable;
 
@@ -122,8 +121,9 @@ fn a_user_without_sub_ids_is_told_what_to_do() {
 #[test]
 fn where_the_kernel_denies_user_namespaces_the_doctor_says_so() {
     let user = User::new();
-    // Ids are mapped as they are, so that the user is itself there.
-    let script = "read -r mapped; setpriv --reuid 0 --regid 0 --clear-groups sh -c \
+    // Ids are mapped as they are, so that the user is itself there; not before the shell is ready,
+    // which gives up everything when its two ids differ as it begins.
+    let script = "echo ready; read -r mapped; setpriv --reuid 0 --regid 0 --clear-groups sh -c \
                   'echo 0 > /proc/sys/user/max_user_namespaces; \"$@\"; echo $? >&2' sh \"$@\"";
     let denied = |words: &[&str]| {
         let inner = user.command(user.program());
@@ -141,11 +141,9 @@ fn where_the_kernel_denies_user_namespaces_the_doctor_says_so() {
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("unshare");
         let pid = child.id();
-        let own = std::fs::read_link("/proc/self/ns/user").expect("our own");
-        until("the namespace", Duration::from_secs(10), || {
-            let theirs = std::fs::read_link(format!("/proc/{pid}/ns/user")).ok()?;
-            (theirs != own).then_some(())
-        });
+        let mut ready = [0; b"ready\n".len()];
+        let stdout = child.stdout.as_mut().expect("its output");
+        stdout.read_exact(&mut ready).expect("a shell in its namespace");
         for file in ["uid_map", "gid_map"] {
             std::fs::write(format!("/proc/{pid}/{file}"), "0 0 4000000000\n").expect("a map");
         }
