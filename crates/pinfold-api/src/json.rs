@@ -30,7 +30,11 @@ pub(crate) fn parse<T: for<'de> Deserialize<'de>>(text: &[u8]) -> Result<T> {
     serde_path_to_error::deserialize(Strict(value)).map_err(|error| {
         let path = error.path().to_string();
         let why = short(error.into_inner().to_string());
-        wrong(if path == "." { why } else { format!("{}: {why}", excerpt(&path)) })
+        wrong(if matches!(path.as_str(), "." | "") {
+            why
+        } else {
+            format!("{}: {why}", excerpt(&path))
+        })
     })
 }
 
@@ -62,11 +66,16 @@ impl<'de> Deserializer<'de> for Strict {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
         match self.0 {
             Value::Array(items) => {
-                visitor.visit_seq(SeqDeserializer::new(items.into_iter().map(Strict)))
+                let mut items = SeqDeserializer::new(items.into_iter().map(Strict));
+                let read = visitor.visit_seq(&mut items)?;
+                items.end().map(|()| read)
             }
-            Value::Object(fields) => visitor.visit_map(MapDeserializer::new(
-                fields.into_iter().map(|(name, value)| (name, Strict(value))),
-            )),
+            Value::Object(fields) => {
+                let fields = fields.into_iter().map(|(name, value)| (name, Strict(value)));
+                let mut fields = MapDeserializer::new(fields);
+                let read = visitor.visit_map(&mut fields)?;
+                fields.end().map(|()| read)
+            }
             plain => plain.deserialize_any(visitor),
         }
     }
@@ -107,6 +116,10 @@ impl<'de> Deserializer<'de> for Strict {
         match self.0 {
             Value::String(variant) => {
                 StringDeserializer::new(variant).deserialize_enum(name, variants, visitor)
+            }
+            // Its one name is the variant's; serde would leave the others unread.
+            Value::Object(fields) if fields.len() != 1 => {
+                Err(Self::Error::invalid_length(fields.len(), &"an object with one name"))
             }
             Value::Object(fields) => MapAccessDeserializer::new(MapDeserializer::new(
                 fields.into_iter().map(|(name, value)| (name, Strict(value))),
@@ -169,6 +182,8 @@ mod tests {
             (r#"{"name":"a","name":"b"}"#, "duplicate field `name`"),
             (r#"{"env":{"A":"1","A":"2"}}"#, "duplicate field `A`"),
             (r#"{"name":"a"} {}"#, "trailing"),
+            (r#"{"command":{"command":{"argv":["a"],"shell":"b"}}}"#, "one name"),
+            (r#"{"command":{"command":{}}}"#, "one name"),
         ] {
             let refused = parse::<CreateWorkspace>(text.as_bytes()).expect_err(text);
             assert_eq!(refused.code, ErrorCode::InvalidBody, "{text}");

@@ -9,12 +9,13 @@ use serde_json::{Map, Number, Value};
 /// Most values of a body, names aside: several times what a request with as many arguments and
 /// variables as may be has, and a bound on the memory that eight megabytes of `0,` can ask for.
 pub(super) const MAX_VALUES: usize = 32_768;
-/// Up to here a number with a point is as exact as one without (2^53).
+/// Below this a number with a point is as exact as one without (2^53).
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Reads a text of JSON: names of an object are unique (RFC 8259 §4 leaves open what else they
 /// mean), and a number without a fraction is an integer, however it is written (JSON Schema, core
-/// §6.3).
+/// §6.3), up to what a double holds: a fraction below its precision is none, and from 2^53 on only
+/// a number without point and exponent is an integer.
 pub(super) fn read(text: &[u8]) -> serde_json::Result<Value> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let value = Tree { left: &Cell::new(MAX_VALUES) }.deserialize(&mut reader)?;
@@ -62,7 +63,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        if value.fract() == 0.0 && value.abs() <= EXACT {
+        if value.fract() == 0.0 && value.abs() < EXACT {
             #[expect(clippy::cast_possible_truncation, reason = "whole, and within 2^53")]
             return Ok((value as i64).into());
         }
@@ -109,6 +110,8 @@ mod tests {
         assert_eq!(read("[1.0, -0.0, 2e3, 1e-1]").to_string(), "[1,0,2000,0.1]");
         assert_eq!(read("18446744073709551615").as_u64(), Some(u64::MAX));
         assert!(read("1e16").is_f64(), "not exact");
+        assert!(read("9007199254740993.0").is_f64(), "not exact");
+        assert_eq!(read("9007199254740993").as_u64(), Some(9_007_199_254_740_993));
     }
 
     #[test]
