@@ -1,16 +1,23 @@
 //! Snapshots.
 
+use std::time::Duration;
+
 use pinfold_auth::{Grant, ops};
 use pinfold_types::{
-    Error, PrincipalId, Result, SnapshotId,
+    Error, ErrorCode, PrincipalId, Result, SnapshotId,
     access::Quota,
     api::{Page, PageQuery, Removed},
     snapshot::{CreateSnapshot, SnapshotInfo},
     workspace::{ForkOutcome, ForkWorkspace},
 };
 
+use tokio::time::timeout;
+
 use super::{narrowed, workspaces::children};
 use crate::{Node, Service, access::quota::exceeded, check, page::page};
+
+/// Longest wait for other snapshots under the same quota.
+const TURN: Duration = Duration::from_secs(15);
 
 impl<N: Node> Service<N> {
     /// Takes a snapshot.
@@ -32,38 +39,67 @@ impl<N: Node> Service<N> {
         workspace: &str,
         request: CreateSnapshot,
     ) -> Result<SnapshotInfo> {
-        let identity = self.access().identity();
-        let holder = self.node().holding(workspace)?.holder;
-        let line = identity.line(holder.principal).into_iter();
-        let limited: Vec<_> = line
-            .map(|id| (id, identity.quota(id)))
-            .filter(|(_, quota)| quota.snapshots.is_some() || quota.snapshot_bytes.is_some())
-            .collect();
-        if limited.is_empty() {
-            return self.node().snapshot(workspace, request).await;
+        let limited = self.snapshot_budgets(self.node().holding(workspace)?.holder.principal);
+        let mut turn = Vec::new();
+        if !limited.is_empty() {
+            let next = self.access().quotas().turn(limited.iter().map(|(id, _)| *id));
+            turn = timeout(TURN, next).await.map_err(|_| {
+                let mut busy = Error::new(
+                    ErrorCode::Unavailable,
+                    format!(
+                        "other snapshots under the same quota took longer than {} s",
+                        TURN.as_secs()
+                    ),
+                );
+                busy.retry_after_ms = Some(1000);
+                busy
+            })?;
+            // Another may write to it before it is its turn: looked at again afterwards.
+            let about = self.node().stats(workspace).await.ok().and_then(|stats| stats.disk_bytes);
+            self.room_for_snapshot(&limited, None, about.unwrap_or(0)).await?;
         }
-        let turn = self.access().quotas().turn(limited.iter().map(|(id, _)| *id)).await;
-        self.room_for_snapshot(&limited, None).await?;
         let (this, workspace) = (self.clone(), workspace.to_owned());
         // The node finishes what it began when the caller goes away, and so does its turn.
         let taken = tokio::spawn(async move {
             let taken = this.node().snapshot(&workspace, request).await?;
-            let fits = this.room_for_snapshot(&limited, Some(taken.id)).await;
-            if fits.is_err() {
-                this.node().remove_snapshot(&taken.id.to_string()).await?;
+            let owed = this.snapshot_budgets(taken.owner);
+            let waited_for = |(id, _): &_| limited.iter().any(|(of, _)| of == id);
+            let fits = if owed.iter().all(waited_for) {
+                this.room_for_snapshot(&owed, Some(taken.id), 0).await
+            } else {
+                let message = format!("{workspace} came to somebody else in the middle");
+                Err(Error::new(ErrorCode::Conflict, message).hint("ask again"))
+            };
+            if let Err(refused) = fits {
+                if let Err(error) = this.node().remove_snapshot(&taken.id.to_string()).await {
+                    tracing::error!(%error, snapshot = %taken.id, "over a quota, and still there");
+                }
+                return Err(refused);
             }
             drop(turn);
-            fits.map(|()| taken)
+            Ok(taken)
         });
         taken.await.map_err(Error::internal)?
     }
 
-    /// Whether there is room for one more, or for the one that was just made.
+    /// Whose quotas on snapshots count for what this principal holds: its own, then those above.
+    fn snapshot_budgets(&self, holder: Option<PrincipalId>) -> Vec<(PrincipalId, Quota)> {
+        let identity = self.access().identity();
+        let line = identity.line(holder).into_iter().map(|id| (id, identity.quota(id)));
+        line.filter(|(_, quota)| quota.snapshots.is_some() || quota.snapshot_bytes.is_some())
+            .collect()
+    }
+
+    /// Whether there is room for one more of `about` bytes, or for the one that was just made.
     async fn room_for_snapshot(
         &self,
         limited: &[(PrincipalId, Quota)],
         made: Option<SnapshotId>,
+        about: u64,
     ) -> Result<()> {
+        if limited.is_empty() {
+            return Ok(());
+        }
         let identity = self.access().identity();
         let all = self.node().snapshots(None).await?;
         for (id, quota) in limited {
@@ -74,8 +110,7 @@ impl<N: Node> Service<N> {
                 let bytes = infos.iter().filter_map(|info| info.referenced_bytes);
                 bytes.fold(0, u64::saturating_add)
             };
-            // Before it is made only its least is known.
-            let more = sum(&made).max(1);
+            let more = sum(&made).max(about).max(1);
             for (name, used, more, most) in [
                 ("snapshots", others.len() as u64, 1, quota.snapshots),
                 ("snapshot_bytes", sum(&others), more, quota.snapshot_bytes),
