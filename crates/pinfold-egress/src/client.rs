@@ -21,6 +21,7 @@ use crate::{
     error::EgressError,
     resolve::{Resolve, System},
     target::Target,
+    tls,
 };
 
 /// Bounds of one request, its redirects included.
@@ -70,6 +71,17 @@ impl Client {
     /// What the operator allowed.
     pub fn config(&self) -> &EgressConfig {
         &self.config
+    }
+
+    /// Checks what can be checked of a target before anything is asked of it: its scheme, an
+    /// address written out, a name that is refused as such, and the root certificate for it.
+    pub fn check(&self, target: &Target) -> Result<(), EgressError> {
+        let exception = self.config.exceptions.get(&target.authority());
+        dial::check_unresolved(target, exception)?;
+        if target.is_https() {
+            tls::config(exception.and_then(|exception| exception.ca_file.as_deref()))?;
+        }
+        Ok(())
     }
 
     /// Checks where a target leads, as a request would, for a program that dials by itself: plain

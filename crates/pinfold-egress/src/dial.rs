@@ -31,6 +31,49 @@ const MAX_ANSWERS: usize = 64;
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+fn denied(target: &Target, why: impl Into<String>) -> EgressError {
+    EgressError::Denied { host: target.host().to_string(), why: why.into() }
+}
+
+/// What can be said before a name is resolved: its scheme and its name, or its address.
+pub(crate) fn check_unresolved(
+    target: &Target,
+    exception: Option<&Exception>,
+) -> Result<(), EgressError> {
+    let private = exception.is_some_and(|exception| exception.allow_private);
+    let plain = exception.is_some_and(|exception| exception.plain_http);
+    if !target.is_https() && !plain {
+        return Err(denied(target, "plain HTTP is allowed only where the operator says so"));
+    }
+    match target.host() {
+        Host::Address(address) => check_addresses(target, private, &[*address]),
+        Host::Name(name) => match names::refusal(name) {
+            Some(why) if !private => Err(denied(target, why)),
+            _ => Ok(()),
+        },
+    }
+}
+
+fn check_addresses(
+    target: &Target,
+    private: bool,
+    addresses: &[IpAddr],
+) -> Result<(), EgressError> {
+    if private {
+        return Ok(());
+    }
+    let own = addresses::own();
+    for address in addresses {
+        if let Class::Special { what } = addresses::classify(*address) {
+            return Err(denied(target, format!("its address is special ({what})")));
+        }
+        if own.contains(address) {
+            return Err(denied(target, "its address is this machine's own"));
+        }
+    }
+    Ok(())
+}
+
 /// The addresses of a target, all of which passed.
 pub(crate) async fn checked_addresses(
     target: &Target,
@@ -38,47 +81,27 @@ pub(crate) async fn checked_addresses(
     resolver: &dyn Resolve,
     limit: Duration,
 ) -> Result<Vec<IpAddr>, EgressError> {
+    check_unresolved(target, exception)?;
     let host = target.host().to_string();
-    let denied = |why: String| Err(EgressError::Denied { host: host.clone(), why });
     let private = exception.is_some_and(|exception| exception.allow_private);
-    let plain = exception.is_some_and(|exception| exception.plain_http);
-    if !target.is_https() && !plain {
-        return denied("plain HTTP is allowed only where the operator says so".into());
-    }
     let answers = match target.host() {
-        Host::Address(address) => vec![*address],
-        Host::Name(name) => {
-            if !private && let Some(why) = names::refusal(name) {
-                return denied(why.into());
-            }
-            if private && (name == "localhost" || name.ends_with(".localhost")) {
-                // RFC 6761 §6.3: never asked of a server.
-                vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]
-            } else {
-                timeout(limit, resolver.resolve(name))
-                    .await
-                    .map_err(|_| late(target, "resolve", limit))?
-                    .map_err(|detail| EgressError::Unresolved { host: host.clone(), detail })?
-            }
+        Host::Address(address) => return Ok(vec![*address]),
+        Host::Name(name) if private && (name == "localhost" || name.ends_with(".localhost")) => {
+            // RFC 6761 §6.3: never asked of a server.
+            vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]
         }
+        Host::Name(name) => timeout(limit, resolver.resolve(name))
+            .await
+            .map_err(|_| late(target, "resolve", limit))?
+            .map_err(|detail| EgressError::Unresolved { host: host.clone(), detail })?,
     };
     if answers.is_empty() {
         return Err(EgressError::Unresolved { host, detail: "no records".into() });
     }
     if answers.len() > MAX_ANSWERS {
-        return denied(format!("it has more than {MAX_ANSWERS} addresses"));
+        return Err(denied(target, format!("it has more than {MAX_ANSWERS} addresses")));
     }
-    if !private {
-        let own = addresses::own();
-        for address in &answers {
-            if let Class::Special { what } = addresses::classify(*address) {
-                return denied(format!("its address is special ({what})"));
-            }
-            if own.contains(address) {
-                return denied("its address is this machine's own".into());
-            }
-        }
-    }
+    check_addresses(target, private, &answers)?;
     Ok(answers)
 }
 

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, header};
 use pinfold_egress::{Client, EgressConfig, Exception, Limits, Target};
 use pinfold_types::{Error, ErrorCode, Result, config::TelemetryConfig};
 use prost::Message;
+use rustix::fs::OFlags;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +49,7 @@ impl Exporter {
         let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let wrong = |why: String| {
             Error::new(ErrorCode::InvalidArgument, format!("telemetry.endpoint: {why}"))
-                .hint("write the collector's base URL, such as https://collector.example:4318")
+                .hint("write the collector's base URL, such as https://collector.example.com:4318")
         };
         let target = Target::parse(&url).map_err(|error| wrong(error.to_string()))?;
         if endpoint.contains(['?', '#']) {
@@ -57,6 +58,9 @@ impl Exporter {
         if !target.is_https() && !config.plain_http {
             let why = format!("{endpoint:?} is plain HTTP, and telemetry.plain_http is not set");
             return Err(wrong(why));
+        }
+        if endpoint.trim_end_matches('/').ends_with("/v1/traces") {
+            return Err(wrong("/v1/traces is added to it, so it does not end so".into()));
         }
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
@@ -69,6 +73,8 @@ impl Exporter {
             ca_file: config.ca_file.clone(),
         };
         let egress = EgressConfig { exceptions: [(target.authority(), exception)].into() };
+        let client = Client::new(egress);
+        client.check(&target).map_err(|error| wrong(error.to_string()))?;
         let instance = format!("{:016x}", u64::from_be_bytes(fresh()));
         let attributes = [
             ("service.name", "pinfold".to_owned()),
@@ -78,7 +84,7 @@ impl Exporter {
         let attributes =
             attributes.map(|(key, value)| KeyValue::new(key, Value::Text(value))).into();
         Ok(Self {
-            client: Client::new(egress),
+            client,
             url,
             headers,
             resource: Resource { attributes },
@@ -197,19 +203,26 @@ impl Exporter {
 
 /// The value of `Authorization`, from a file that only its owner may read.
 fn credential(file: &Path) -> Result<HeaderValue> {
-    use std::{io::Read, os::unix::fs::MetadataExt};
+    use std::{
+        io::Read,
+        os::unix::fs::{MetadataExt, OpenOptionsExt},
+    };
     const MOST: u64 = 8 << 10;
+    // A pipe that nobody writes to would keep the server from starting.
+    let options = i32::try_from(OFlags::NONBLOCK.bits()).map_err(Error::internal)?;
     let refused = |why: String, hint: &str| {
         let message = format!("telemetry.authorization_file {}: {why}", file.display());
         Error::new(ErrorCode::InvalidArgument, message).hint(hint.to_owned())
     };
     let hint = "put the header's whole value into it, such as: Bearer VALUE";
     let read = || {
-        let open = std::fs::File::open(file)?;
-        let mode = open.metadata()?.mode();
+        let open = std::fs::OpenOptions::new().read(true).custom_flags(options).open(file)?;
+        let known = open.metadata()?;
         let mut text = String::new();
-        open.take(MOST).read_to_string(&mut text)?;
-        Ok::<_, std::io::Error>((mode, text))
+        if known.is_file() && known.len() <= MOST {
+            open.take(MOST).read_to_string(&mut text)?;
+        }
+        Ok::<_, std::io::Error>((known.mode(), text))
     };
     let (mode, text) = read().map_err(|error| refused(error.to_string(), hint))?;
     if mode & 0o077 != 0 {
