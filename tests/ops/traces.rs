@@ -170,14 +170,16 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// One request over TCP, and its reply's head.
-fn over_tcp(server: &Server, lines: &[String]) -> String {
+/// One request over TCP, and its reply.
+fn over_tcp(server: &Server, what: &str, lines: &[String], body: &str) -> String {
     let address =
         until("the TCP address", Duration::from_secs(30), || server.tcp().first().copied());
     let mut stream = TcpStream::connect(address).expect("the listener");
     let lines = lines.join("\r\n");
+    let length = body.len();
     let request = format!(
-        "GET /api/v1/workspaces HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{lines}\r\n\r\n"
+        "{what} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{lines}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).expect("sent");
     let mut reply = String::new();
@@ -197,9 +199,10 @@ fn a_collector_gets_spans_of_operations_and_nothing_secret() {
     assert_ne!(server.pinfold(&["info", "nobody-has-this-name"]).code, 0);
     let context = format!("traceparent: 00-{TRACE}-{PARENT}-01");
     let bearer = format!("Authorization: Bearer {token}");
-    let known = over_tcp(&server, &[bearer, context.clone()]);
+    let list = "GET /api/v1/workspaces";
+    let known = over_tcp(&server, list, &[bearer, context.clone()], "");
     assert!(known.starts_with("HTTP/1.1 200"), "{known}");
-    let stranger = over_tcp(&server, &[context.replace(TRACE, &"f".repeat(32))]);
+    let stranger = over_tcp(&server, list, &[context.replace(TRACE, &"f".repeat(32))], "");
     assert!(stranger.starts_with("HTTP/1.1 401"), "{stranger}");
 
     let wait = Duration::from_secs(30);
@@ -251,6 +254,51 @@ fn a_collector_gets_spans_of_operations_and_nothing_secret() {
         }
     }
     assert!(!server.printed().contains("principal.kind"), "the log has the spans");
+    server.stop();
+}
+
+#[test]
+fn an_operation_in_another_task_is_a_part_of_its_request() {
+    let collector = Collector::start();
+    let server = server(collector.address);
+    let made = server.pinfold(&["token", "create", "traced", "--json"]).json();
+    let bearer = format!("Authorization: Bearer {}", made["token"].as_str().expect("a token"));
+    let of = |number: u8| (format!("{number:032x}"), format!("{number:016x}"));
+    let context = |number: u8| {
+        let (trace, parent) = of(number);
+        format!("traceparent: 00-{trace}-{parent}-01")
+    };
+    // What is kept for a retry runs apart from its request.
+    let key = "Idempotency-Key: one".to_owned();
+    let lines = [bearer.clone(), context(1), key];
+    let kept = over_tcp(&server, "POST /api/v1/sessions", &lines, r#"{"client":"c"}"#);
+    assert!(kept.starts_with("HTTP/1.1 201"), "{kept}");
+    // So does what belongs to a session of MCP.
+    let accept = "Accept: application/json, text/event-stream".to_owned();
+    let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":
+        "2025-11-25","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
+    let said = over_tcp(&server, "POST /mcp", &[bearer.clone(), accept.clone()], hello);
+    let session = said.lines().find(|line| line.to_ascii_lowercase().starts_with("mcp-session-id"));
+    let session = session.unwrap_or_else(|| panic!("{said}")).to_owned();
+    let ready = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+    over_tcp(&server, "POST /mcp", &[bearer.clone(), accept.clone(), session.clone()], ready);
+    let call = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":
+        {"name":"workspace_list","arguments":{}}}"#;
+    let said = over_tcp(&server, "POST /mcp", &[bearer, accept, session, context(2)], call);
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    for (number, name) in [(1, "session.create"), (2, "workspace.list")] {
+        let (trace, parent) = of(number);
+        let find = |kind: u64| {
+            until("both spans", Duration::from_secs(30), || {
+                let all = collector.spans().into_iter();
+                all.filter(|span| hex(&span.trace) == trace).find(|span| span.kind == kind)
+            })
+        };
+        let (request, operation) = (find(2), find(1));
+        assert_eq!(hex(&request.parent), parent);
+        assert_eq!((operation.name.as_str(), &operation.parent), (name, &request.id));
+        assert_eq!(operation.of("outcome"), "ok", "{operation:?}");
+    }
     server.stop();
 }
 
@@ -350,10 +398,16 @@ fn what_cannot_be_a_collector_keeps_the_server_from_starting() {
     for (config, text) in [
         ("endpoint = \"http://127.0.0.1:4318\"", "plain_http"),
         ("endpoint = \"collector:4318\"", "telemetry.endpoint"),
-        ("endpoint = \"https://user:pass@collector.example\"", "telemetry.endpoint"),
-        ("endpoint = \"https://collector.example/?x=1\"", "query"),
+        ("endpoint = \"https://user:pass@collector.example.com\"", "telemetry.endpoint"),
+        ("endpoint = \"https://collector.example.com/?x=1\"", "query"),
+        ("endpoint = \"https://collector.example.com/v1/traces\"", "is added"),
+        ("endpoint = \"https://127.0.0.1:4318\"", "special"),
         (
-            "endpoint = \"https://collector.example\"\nauthorization_file = \"/dev/null\"",
+            "endpoint = \"https://collector.example.com\"\nca_file = \"/nonexistent.pem\"",
+            "nonexistent",
+        ),
+        (
+            "endpoint = \"https://collector.example.com\"\nauthorization_file = \"/dev/null\"",
             "open to others",
         ),
     ] {

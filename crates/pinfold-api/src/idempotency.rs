@@ -22,6 +22,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pinfold_auth::Caller;
 use pinfold_types::{Error, ErrorCode, PrincipalId, limits::MAX_BODY_BYTES};
+use tracing::Instrument as _;
 
 use crate::{reply::Failure, site::is_mcp};
 
@@ -181,7 +182,7 @@ pub(crate) async fn layer(State(keys): State<Keys>, request: Request, next: Next
         Turn::Run => {
             let pending = Pending { keys, asked, done: false };
             let request = Request::from_parts(parts, Body::from(body));
-            let work = tokio::spawn(async move {
+            let work = async move {
                 // Whole: its parts alone would leave the guard outside, to forget at once.
                 let mut pending = pending;
                 let (response, answer) = keep(next.run(request).await).await;
@@ -190,7 +191,8 @@ pub(crate) async fn layer(State(keys): State<Keys>, request: Request, next: Next
                     pending.done = true;
                 }
                 response
-            });
+            };
+            let work = tokio::spawn(work.in_current_span());
             work.await.unwrap_or_else(|panic| Failure(Error::internal(panic)).into_response())
         }
     }

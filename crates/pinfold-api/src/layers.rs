@@ -66,6 +66,7 @@ pub(crate) async fn frame(
         error.code = Empty,
         traceparent = Empty,
     );
+    let mut waited = Waited(Some(span.clone()));
     let mut response = if target > MAX_TARGET_BYTES {
         let message = format!("the path is longer than {MAX_TARGET_BYTES} bytes");
         Failure(Error::new(ErrorCode::TooLarge, message)).into_response()
@@ -75,6 +76,7 @@ pub(crate) async fn frame(
     } else {
         next.run(request).instrument(span.clone()).await
     };
+    waited.0 = None;
     let failed = response.extensions_mut().remove::<Error>();
     if let Some(error) = &failed {
         log(error, id);
@@ -100,10 +102,29 @@ pub(crate) async fn frame(
     response
 }
 
+/// Says in a request's span that nobody waited for its answer.
+struct Waited(Option<tracing::Span>);
+
+impl Drop for Waited {
+    fn drop(&mut self) {
+        if let Some(span) = self.0.take() {
+            span.record("outcome", "abandoned");
+        }
+    }
+}
+
 /// A method as a word of a fixed set.
 fn method_word(method: &Method) -> &'static str {
-    let known = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
-    let words = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
+    let words = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     known.iter().position(|known| known == method).map_or("_OTHER", |at| words[at])
 }
 

@@ -92,6 +92,8 @@ pub(crate) struct Held {
     _flight: Flight,
     /// Of the operation; it ends with this.
     span: tracing::Span,
+    /// Whether the span has an outcome: a caller may go away before there is one.
+    told: bool,
     _session: Option<SessionFlight>,
     _stream: Option<StreamHeld>,
     /// Of a stream that was told to begin, and what it made.
@@ -100,20 +102,29 @@ pub(crate) struct Held {
 
 impl Held {
     /// Says in the operation's span how it ended, or that its stream began.
-    fn tell<T>(&self, result: &Result<T>) {
-        let outcome = match result {
-            Ok(_) => "ok",
-            Err(error) => {
-                self.span.record("error.code", error.code.as_str());
-                if error.code.http_status() < 500 { "refused" } else { "fault" }
-            }
-        };
-        self.span.record("outcome", outcome);
+    fn tell<T>(&mut self, result: &Result<T>) {
+        self.told = true;
+        tell(&self.span, result);
     }
+}
+
+/// Says in a span how its operation ended.
+fn tell<T>(span: &tracing::Span, result: &Result<T>) {
+    let outcome = match result {
+        Ok(_) => "ok",
+        Err(error) => {
+            span.record("error.code", error.code.as_str());
+            if error.code.http_status() < 500 { "refused" } else { "fault" }
+        }
+    };
+    span.record("outcome", outcome);
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if !self.told {
+            self.span.record("outcome", "abandoned");
+        }
         if let Some((record, made)) = self.record.take() {
             record.close_stream(made);
         }
@@ -171,14 +182,21 @@ impl<N: Node> Service<N> {
             outcome = tracing::field::Empty,
             error.code = tracing::field::Empty,
         );
-        let held = Held {
-            span,
-            _session: session.transpose()?,
-            _stream: stream.transpose()?,
-            _flight: self.inner.flights.begin(),
-            record: None,
-        };
-        let begin = || {
+        let begun = self.begin(grant, span.clone(), session, stream);
+        if begun.is_err() {
+            tell(&span, &begun);
+        }
+        begun
+    }
+
+    fn begin<O: Operation>(
+        &self,
+        grant: Grant<O>,
+        span: tracing::Span,
+        session: Option<Result<SessionFlight>>,
+        stream: Option<Result<StreamHeld>>,
+    ) -> Result<Call<O>> {
+        let record = || {
             let object = grant.object();
             // The grant names it by id, where it exists.
             let object = match object.kind() {
@@ -187,7 +205,16 @@ impl<N: Node> Service<N> {
             };
             self.inner.events.begin(&grant, object)
         };
-        let record = if O::INFO.mutates() { Some(begin()?) } else { None };
+        let (session, stream) = (session.transpose()?, stream.transpose()?);
+        let record = if O::INFO.mutates() { Some(record()?) } else { None };
+        let held = Held {
+            span,
+            told: false,
+            _session: session,
+            _stream: stream,
+            _flight: self.inner.flights.begin(),
+            record: None,
+        };
         Ok(Call { grant, held, record })
     }
 
@@ -293,16 +320,18 @@ impl<O: Operation> Call<O> {
 
     /// Records the end with the ids of what was made, and waits until that is on the disk.
     async fn end_with<T>(
-        self,
+        mut self,
         result: Result<T>,
         made: impl FnOnce(&T) -> Vec<String>,
     ) -> Result<T> {
         let made = result.as_ref().map(made).unwrap_or_default();
-        self.held.tell(&result);
         let outcome = Outcome::of(&result);
-        if let Some(record) = self.record {
-            record.end(outcome, made).await?;
-        }
+        let recorded = match self.record.take() {
+            Some(record) => record.end(outcome, made).await,
+            None => Ok(()),
+        };
+        let result = recorded.and(result);
+        self.held.tell(&result);
         result
     }
 

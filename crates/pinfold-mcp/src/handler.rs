@@ -16,6 +16,7 @@ use rmcp::{
     service::RequestContext,
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tracing::{Instrument as _, Span};
 
 use crate::{
     answer, call::Call, catalogue, limits::MAX_CALLS, progress::Progress, resources, tool::Entry,
@@ -97,6 +98,13 @@ impl<N: Node> Handler<N> {
     }
 }
 
+/// The span of the HTTP request that a call came in; without one, the current one.
+fn span(context: &RequestContext<RoleServer>) -> Span {
+    let parts = context.extensions.get::<http::request::Parts>();
+    let span = parts.and_then(|parts| parts.extensions.get::<Span>());
+    span.cloned().unwrap_or_else(Span::current)
+}
+
 impl<N: Node> ServerHandler for Handler<N> {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder().enable_tools().enable_resources().build();
@@ -143,6 +151,7 @@ impl<N: Node> ServerHandler for Handler<N> {
         let (ended, cancelled) =
             (self.service.access().ended(call.caller.principal()), call.cancelled.clone());
         let running = (entry.run)(call, request.arguments.unwrap_or_default());
+        let running = running.instrument(span(&context));
         tokio::pin!(running);
         let answer = tokio::select! {
             answer = &mut running => answer,
@@ -162,7 +171,8 @@ impl<N: Node> ServerHandler for Handler<N> {
     ) -> Result<ListResourcesResult, ErrorData> {
         let call = self.call(&context, resources::OPERATIONS)?;
         let cursor = request.and_then(|request| request.cursor);
-        resources::list(&call, cursor).await.map_err(|error| resources::refused(&error))
+        let listed = resources::list(&call, cursor).instrument(span(&context));
+        listed.await.map_err(|error| resources::refused(&error))
     }
 
     async fn list_resource_templates(
@@ -186,7 +196,7 @@ impl<N: Node> ServerHandler for Handler<N> {
         let mut call = self.call(&context, resources::OPERATIONS)?;
         let cancelled = call.cancelled.clone();
         tokio::select! {
-            read = resources::read(&mut call, &request.uri) => {
+            read = resources::read(&mut call, &request.uri).instrument(span(&context)) => {
                 read.map(Into::into).map_err(|error| resources::refused(&error))
             }
             () = cancelled.cancelled() => Err(ErrorData::internal_error("cancelled", None)),

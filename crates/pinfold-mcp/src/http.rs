@@ -280,6 +280,8 @@ where
     S: rmcp::ServerHandler + Send + 'static,
 {
     parts.extensions.insert(caller);
+    // The SDK may answer in a task of the session's.
+    parts.extensions.insert(tracing::Span::current());
     let request = Request::from_parts(parts, Full::new(text));
     service.handle(request).await.map(BodyExt::boxed_unsync)
 }
