@@ -1,5 +1,6 @@
 //! What an operator lives by: metrics, alerts, logs, backups.
 
+mod aside;
 mod backup;
 mod first_token;
 mod logs;

@@ -11,6 +11,8 @@ use std::{
 
 use testkit::{Server, ServerOptions};
 
+use crate::aside;
+
 fn ops(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops").join(name)
 }
@@ -26,10 +28,8 @@ fn measured() -> Server {
 }
 
 /// Where a server says that its metrics are.
-fn place(server: &Server) -> String {
-    let printed = server.printed();
-    let after = printed.split("metrics are served place=").nth(1).expect("it says where");
-    after.split_whitespace().next().expect("an address").to_owned()
+pub(crate) fn place(server: &Server) -> String {
+    aside::place(server, "metrics")
 }
 
 fn ask(place: &str, head: &str) -> String {
@@ -42,7 +42,7 @@ fn ask(place: &str, head: &str) -> String {
     reply
 }
 
-fn numbers(place: &str) -> String {
+pub(crate) fn numbers(place: &str) -> String {
     let reply = ask(place, "GET /metrics");
     let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");

@@ -7,9 +7,12 @@ use std::{
     time::Duration,
 };
 
-use testkit::{Home, Server, ServerOptions};
+use testkit::{Server, ServerOptions};
 
-use crate::wire::fields;
+use crate::{
+    aside::{self, refused_start},
+    wire::fields,
+};
 
 fn profiled() -> Server {
     let config = "[profiling]\nlisten = \"127.0.0.1:0\"\n".to_owned();
@@ -17,9 +20,7 @@ fn profiled() -> Server {
 }
 
 fn place(server: &Server) -> String {
-    let printed = server.printed();
-    let after = printed.split("profiles are served place=").nth(1).expect("it says where");
-    after.split_whitespace().next().expect("an address").to_owned()
+    aside::place(server, "profiles")
 }
 
 /// Status and body of one request with these header lines.
@@ -154,15 +155,7 @@ fn only_tools_of_this_machine_are_answered() {
 #[test]
 fn beyond_loopback_it_does_not_start_and_says_what_to_do() {
     for address in ["0.0.0.0:6060", "[::]:6060", "192.0.2.1:6060"] {
-        let home = Home::new();
-        home.write_config(&format!("[profiling]\nlisten = \"{address}\"\n"));
-        let done = std::process::Command::new(testkit::bin("pinfold"))
-            .args(["up", "--listen", "none", "--metrics", "none"])
-            .env("PINFOLD_HOME", home.path())
-            .output()
-            .expect("pinfold up");
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert!(!done.status.success(), "{said}");
+        let said = refused_start(&format!("[profiling]\nlisten = \"{address}\"\n"));
         assert!(said.contains("profiling.listen") && said.contains("127.0.0.1:6060"), "{said}");
     }
 }

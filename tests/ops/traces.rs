@@ -10,7 +10,11 @@ use std::{
 
 use testkit::{Server, ServerOptions, until};
 
-use crate::wire::fields;
+use crate::{
+    aside::refused_start,
+    metrics::{numbers, place},
+    wire::fields,
+};
 
 /// One request to the collector: its head, in lower case, and its body.
 type Taken = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
@@ -358,14 +362,7 @@ fn what_is_not_taken_is_sent_again_where_that_can_help() {
 
 /// How many spans became what.
 fn number(server: &Server, what: &str) -> f64 {
-    let printed = server.printed();
-    let place = printed.split("metrics are served place=").nth(1).expect("it says where");
-    let place = place.split_whitespace().next().expect("an address");
-    let mut stream = TcpStream::connect(place).expect("metrics");
-    let ask = format!("GET /metrics HTTP/1.1\r\nHost: {place}\r\nConnection: close\r\n\r\n");
-    stream.write_all(ask.as_bytes()).expect("sent");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("the numbers");
+    let text = numbers(&place(server));
     let name = format!("pinfold_telemetry_spans_{what}_total ");
     let value = text.lines().find_map(|line| line.strip_prefix(&name)).expect("the number");
     value.parse().expect("a number")
@@ -411,14 +408,7 @@ fn what_cannot_be_a_collector_keeps_the_server_from_starting() {
             "open to others",
         ),
     ] {
-        let home = testkit::Home::new();
-        home.write_config(&format!("[telemetry]\n{config}\n"));
-        let done = std::process::Command::new(testkit::bin("pinfold"))
-            .args(["up", "--listen", "none", "--metrics", "none"])
-            .env("PINFOLD_HOME", home.path())
-            .output()
-            .expect("pinfold up");
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert!(!done.status.success() && said.contains(text), "{config}: {said}");
+        let said = refused_start(&format!("[telemetry]\n{config}\n"));
+        assert!(said.contains(text), "{config}: {said}");
     }
 }
